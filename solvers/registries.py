@@ -1,0 +1,305 @@
+"""The one registry class, of which every kind of named thing has an instance.
+
+A registry turns a config into an object: ``{name: anderson, window: 10}`` becomes
+``Anderson(window=10)``. Names are registered here, by another distribution's entry points, or
+written as ``module.path:attribute``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from solvers.options import OptionError, annotations, check_value, unknown
+
+T = TypeVar("T")
+Factory = Callable[..., T]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a registered thing."""
+
+    name: str
+    type: str
+    default: object
+    required: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a registry knows of a name; ``error`` says why it cannot be built here, if so."""
+
+    name: str
+    summary: str
+    options: tuple[Option, ...]
+    requires: tuple[str, ...]
+    reference: str
+    error: str = ""
+
+
+class Registry(Generic[T]):
+    """Names for things that are built from options.
+
+    Parameters
+    ----------
+    kind
+        What an entry is, in the words of an error: ``"solver"``.
+    group
+        The entry-point group by which other distributions add names, or an empty string.
+    others
+        Registries whose names are valid here too (the adjoint is solved by a linear solver or by
+        any solver); the first that knows a name builds it.
+    """
+
+    def __init__(self, kind: str, group: str = "", others: tuple[Registry[Any], ...] = ()) -> None:
+        self.kind = kind
+        self.group = group
+        self._others = others
+        self._factories: dict[str, Factory[T] | str] = {}
+
+    def register(self, name: str, factory: Factory[T] | str) -> None:
+        """Add a name for a factory, or for one that is imported when asked for (``"module:attr"``).
+
+        Raises
+        ------
+        ValueError
+            If the name is taken by something else.
+        """
+        if self._factories.setdefault(name, factory) != factory:
+            raise ValueError(f"the {self.kind} name '{name}' is taken: choose another")
+
+    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        if not self.group:
+            return {}
+        return {e.name: e for e in importlib.metadata.entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        found = {*self._factories, *self._entry_points()}
+        for other in self._others:
+            found.update(other.names())
+        return sorted(found)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the name is registered."""
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, sorted."""
+        return iter(self.names())
+
+    def factory(self, name: str, path: str = "") -> Factory[T]:
+        """Return what builds ``name``.
+
+        Raises
+        ------
+        OptionError
+            If nobody registered the name, or its module cannot be imported.
+        """
+        path = path or self.kind
+        found: Factory[T] | str | None = self._factories.get(name)
+        if found is None and ":" in name:
+            return self._import(name, f"{path}.name")
+        if found is None:
+            for other in self._others:
+                if name in other:
+                    return other.factory(name, path)
+            entry_point = self._entry_points().get(name)
+            if entry_point is None:
+                raise unknown(self.kind, name, self.names(), path=f"{path}.name") from None
+            found = entry_point.value
+        return self._import(found, f"{path}.name") if isinstance(found, str) else found
+
+    def _import(self, target: str, path: str) -> Factory[T]:
+        module, _, attribute = target.partition(":")
+        try:
+            loaded: Any = importlib.import_module(module)
+        except ImportError as error:
+            raise OptionError(f"{path}: cannot import '{module}': {error}") from error
+        except Exception as error:  # a user's module may fail in any way while it is imported
+            raise OptionError(
+                f"{path}: importing '{module}' failed: {type(error).__name__}: {error}"
+            ) from error
+        for part in attribute.split("."):
+            if not hasattr(loaded, part):
+                public = [n for n in vars(loaded) if not n.startswith("_")]
+                raise unknown(f"attribute of '{module}'", part, public, path=path)
+            loaded = getattr(loaded, part)
+        if not callable(loaded):
+            raise OptionError(f"{path}: '{target}' is a {type(loaded).__name__}, not callable")
+        factory: Factory[T] = loaded
+        return factory
+
+    def get(self, name: str, /, **options: object) -> T:
+        """Build ``name`` with ``options``: ``registry.get("anderson", window=5)``."""
+        return self.build({"name": name, **options})
+
+    def build(self, config: object, path: str = "") -> T:
+        """Build from ``{name: …, option: …}``, from a bare name, or return a built object as it is.
+
+        Options that are themselves registered (the linear solver of a gradient) are configs too.
+
+        Raises
+        ------
+        OptionError
+            With the path of the option, the value, what is allowed and the closest match.
+        """
+        path = path or self.kind
+        name, factory, options = self._resolve(config, path)
+        if name is None:
+            return config  # type: ignore[return-value]  # an object that somebody built already
+        try:
+            return factory(**options)
+        except OptionError as error:
+            raise OptionError(f"{path}.{error}") from None
+
+    def complete(self, config: object, path: str = "") -> dict[str, Any]:
+        """Return ``config`` as a mapping with every option and its default, checked."""
+        path = path or self.kind
+        name, factory, given = self._resolve(config, path)
+        if name is None:
+            raise OptionError(f"{path} = {config!r}: expected a name or a mapping with a name")
+        complete: dict[str, Any] = {"name": name}
+        nested = _nested(factory)
+        for key, parameter in _parameters(factory).items():
+            if key in nested and key not in given and isinstance(parameter.default, _Factory):
+                given[key] = parameter.default()
+            default = parameter.default() if isinstance(parameter.default, _Factory) else parameter.default
+            value = given.get(key, default)
+            if value is inspect.Parameter.empty:
+                continue
+            if key in nested and value is not None:
+                raw = config.get(key, value) if isinstance(config, Mapping) else value
+                if not isinstance(raw, str | Mapping):
+                    raw = {"name": raw.name}
+                complete[key] = nested[key].complete(raw, f"{path}.{key}")
+            else:
+                complete[key] = value
+        complete.update({k: v for k, v in given.items() if k not in complete})
+        return complete
+
+    def _resolve(self, config: object, path: str) -> tuple[str | None, Factory[T], dict[str, Any]]:
+        if isinstance(config, str):
+            config = {"name": config}
+        if not isinstance(config, Mapping):
+            if config is None or isinstance(config, int | float | list | tuple):
+                raise OptionError(
+                    f"{path} = {config!r}: expected the name of a {self.kind} or a mapping with a"
+                    f" name (names: {', '.join(self.names())})"
+                )
+            return None, _identity, {}
+        name = config.get("name")
+        if not isinstance(name, str):
+            raise OptionError(
+                f"{path}.name = {name!r}: expected the name of a {self.kind}"
+                f" ({', '.join(self.names())})"
+            )
+        factory = self.factory(name, path)
+        given = {str(k): v for k, v in config.items() if k != "name"}
+        return name, factory, self._check(name, factory, given, path)
+
+    def _check(
+        self, name: str, factory: Factory[T], given: dict[str, Any], path: str
+    ) -> dict[str, Any]:
+        parameters = _parameters(factory)
+        nested = _nested(factory)
+        hints = annotations(factory)
+        open_ended = any(
+            p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values()
+        )
+        checked = {}
+        for key, value in given.items():
+            if key not in parameters and not open_ended:
+                raise unknown(f"option of {self.kind} '{name}'", key, parameters, path=f"{path}.{key}")
+            if key in nested and value is not None:
+                checked[key] = nested[key].build(value, f"{path}.{key}")
+            else:
+                checked[key] = check_value(hints.get(key, Any), value, f"{path}.{key}")
+        missing = [
+            k for k, p in parameters.items() if p.default is p.empty and k not in checked
+        ]
+        if missing:
+            raise OptionError(f"{path}: {self.kind} '{name}' needs the option {', '.join(missing)}")
+        return checked
+
+    def describe(self, name: str) -> Entry:
+        """Return summary, options, requirements and reference of a name."""
+        try:
+            factory = self.factory(name)
+        except OptionError as error:
+            return Entry(name, "", (), (), "", error=str(error))
+        hints = annotations(factory)
+        options = tuple(
+            Option(
+                key,
+                _type_name(hints.get(key, p.annotation)),
+                None if p.default is p.empty else _plain(p.default),
+                p.default is p.empty,
+            )
+            for key, p in _parameters(factory).items()
+        )
+        doc = inspect.getdoc(factory) or ""
+        return Entry(
+            name,
+            doc.split("\n\n")[0].replace("\n", " "),
+            options,
+            tuple(sorted(getattr(factory, "requires", ()))),
+            str(getattr(factory, "reference", "")),
+        )
+
+
+def _identity(**_: object) -> Any:
+    raise AssertionError("an object that is built already has no factory")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Factory:
+    """A dataclass's default factory, told apart from a default."""
+
+    make: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        return self.make()
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = {
+        k: p
+        for k, p in inspect.signature(factory).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    if dataclasses.is_dataclass(factory):
+        for field in dataclasses.fields(factory):
+            if field.name in parameters and field.default_factory is not dataclasses.MISSING:
+                default = _Factory(field.default_factory)
+                parameters[field.name] = parameters[field.name].replace(default=default)
+    return parameters
+
+
+def _nested(factory: Callable[..., Any]) -> dict[str, Registry[Any]]:
+    """Return the options that are themselves built by a registry: their field's ``registry``."""
+    if not dataclasses.is_dataclass(factory):
+        return {}
+    return {
+        f.name: f.metadata["registry"]
+        for f in dataclasses.fields(factory)
+        if "registry" in f.metadata
+    }
+
+
+def _plain(default: object) -> object:
+    if isinstance(default, _Factory):
+        default = default()
+    return getattr(default, "name", default)
+
+
+def _type_name(annotation: object) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.replace("typing.", "").replace("NoneType", "None")
