@@ -15,6 +15,8 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -36,7 +38,7 @@ def closest(word: str, words: Iterable[str]) -> str:
     lowered = {w.lower(): w for w in reversed(known)}
     near = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     if not near:
-        near = [w for w in lowered if word and (w.startswith(word.lower()) or word.lower() in w)][:1]
+        near = [w for w in lowered if word and word.lower() in w][:1]
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""
 
 
@@ -71,10 +73,25 @@ def check_value(annotation: Any, value: object, path: str) -> Any:
         # Sequences come from YAML as lists, so that a tuple option accepts one.
         return adapter.validate_python(value, strict=not isinstance(value, list))
     except ValidationError as error:
-        reasons = {e["msg"][:1].lower() + e["msg"][1:] for e in error.errors()}
         raise OptionError(
-            f"{path} = {value!r}: {' or '.join(sorted(reasons))}{_text_hint(value)}"
+            f"{path} = {value!r}: {_reasons(error, value)}{_text_hint(value)}"
         ) from None
+
+
+def _reasons(error: ValidationError, value: object) -> str:
+    """Return what is allowed, and for an enumeration what comes closest."""
+    errors = error.errors()
+    # Of a number that is out of range it is no help to hear that a list of numbers would do.
+    relevant = [e for e in errors if not e["type"].endswith("_type")]
+    relevant = relevant or [e for e in errors if e["type"] != "list_type"] or errors
+    reasons = {e["msg"][:1].lower() + e["msg"][1:] for e in relevant}
+    words = [w for e in relevant if e["type"] == "literal_error" for w in _quoted(e)]
+    return " or ".join(sorted(reasons)) + (closest(value, words) if isinstance(value, str) else "")
+
+
+def _quoted(error: Any) -> list[str]:
+    """Return the text among the values of an enumeration."""
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
 
 
 def _text_hint(value: object) -> str:
@@ -83,6 +100,8 @@ def _text_hint(value: object) -> str:
         try:
             number = float(value)
         except ValueError:
+            return ""
+        if not math.isfinite(number):
             return ""
         return f" (this is text; write the number {number!r} without quotes, in YAML with a dot)"
     return ""
@@ -93,7 +112,7 @@ def _hints(owner: Any) -> dict[str, Any]:
     return typing.get_type_hints(owner, include_extras=True)
 
 
-def annotations(factory: Callable[..., Any]) -> dict[str, Any]:
+def field_types(factory: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of a dataclass or of a function's parameters."""
     try:
         return _hints(factory)
@@ -106,7 +125,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check every field against its annotation."""
-        hints = annotations(type(self))
+        hints = field_types(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
             value = check_value(hints.get(field.name, Any), getattr(self, field.name), field.name)
             object.__setattr__(self, field.name, value)
@@ -116,7 +135,9 @@ def as_config(options: object) -> Any:
     """Return options as plain data, with nested options as mappings; the inverse of ``build``."""
     if dataclasses.is_dataclass(options) and not isinstance(options, type):
         config = {
-            f.name: as_config(getattr(options, f.name)) for f in dataclasses.fields(options) if f.init
+            f.name: as_config(getattr(options, f.name))
+            for f in dataclasses.fields(options)
+            if f.init
         }
         name = getattr(options, "name", None)
         return {"name": name, **config} if isinstance(name, str) else config

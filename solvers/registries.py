@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from solvers.options import OptionError, annotations, check_value, unknown
+from solvers.options import OptionError, as_config, check_value, field_types, unknown
 
 T = TypeVar("T")
 Factory = Callable[..., T]
@@ -159,29 +159,30 @@ class Registry(Generic[T]):
             raise OptionError(f"{path}.{error}") from None
 
     def complete(self, config: object, path: str = "") -> dict[str, Any]:
-        """Return ``config`` as a mapping with every option and its default, checked."""
+        """Return ``config`` as plain data with every option and its default, checked.
+
+        A dataclass is also built, so that it checks what concerns several options; a function is
+        not called.
+        """
         path = path or self.kind
         name, factory, given = self._resolve(config, path)
         if name is None:
             raise OptionError(f"{path} = {config!r}: expected a name or a mapping with a name")
-        complete: dict[str, Any] = {"name": name}
+        if dataclasses.is_dataclass(factory):
+            self.build(config, path)
+        written = config if isinstance(config, Mapping) else {}
         nested = _nested(factory)
+        complete: dict[str, Any] = {"name": name}
         for key, parameter in _parameters(factory).items():
-            if key in nested and key not in given and isinstance(parameter.default, _Factory):
-                given[key] = parameter.default()
-            default = parameter.default() if isinstance(parameter.default, _Factory) else parameter.default
-            value = given.get(key, default)
-            if value is inspect.Parameter.empty:
-                continue
-            if key in nested and value is not None:
-                raw = config.get(key, value) if isinstance(config, Mapping) else value
-                if not isinstance(raw, str | Mapping):
-                    raw = {"name": raw.name}
-                complete[key] = nested[key].complete(raw, f"{path}.{key}")
+            default = _default(parameter)
+            if key in nested:  # what was written, since the built object may not know its name
+                value = as_config(_named(written.get(key, default), default))
+                complete[key] = (
+                    None if value is None else nested[key].complete(value, f"{path}.{key}")
+                )
             else:
-                complete[key] = value
-        complete.update({k: v for k, v in given.items() if k not in complete})
-        return complete
+                complete[key] = as_config(given.get(key, default))
+        return complete | {k: as_config(v) for k, v in given.items() if k not in complete}
 
     def _resolve(self, config: object, path: str) -> tuple[str | None, Factory[T], dict[str, Any]]:
         if isinstance(config, str):
@@ -208,21 +209,22 @@ class Registry(Generic[T]):
     ) -> dict[str, Any]:
         parameters = _parameters(factory)
         nested = _nested(factory)
-        hints = annotations(factory)
+        hints = field_types(factory)
         open_ended = any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values()
         )
         checked = {}
         for key, value in given.items():
             if key not in parameters and not open_ended:
-                raise unknown(f"option of {self.kind} '{name}'", key, parameters, path=f"{path}.{key}")
+                raise unknown(
+                    f"option of {self.kind} '{name}'", key, parameters, path=f"{path}.{key}"
+                )
             if key in nested and value is not None:
-                checked[key] = nested[key].build(value, f"{path}.{key}")
+                named = _named(value, _default(parameters[key]))
+                checked[key] = nested[key].build(named, f"{path}.{key}")
             else:
                 checked[key] = check_value(hints.get(key, Any), value, f"{path}.{key}")
-        missing = [
-            k for k, p in parameters.items() if p.default is p.empty and k not in checked
-        ]
+        missing = [k for k, p in parameters.items() if p.default is p.empty and k not in checked]
         if missing:
             raise OptionError(f"{path}: {self.kind} '{name}' needs the option {', '.join(missing)}")
         return checked
@@ -233,7 +235,7 @@ class Registry(Generic[T]):
             factory = self.factory(name)
         except OptionError as error:
             return Entry(name, "", (), (), "", error=str(error))
-        hints = annotations(factory)
+        hints = field_types(factory)
         options = tuple(
             Option(
                 key,
@@ -265,6 +267,20 @@ class _Factory:
 
     def __call__(self) -> Any:
         return self.make()
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    default = parameter.default
+    return default() if isinstance(default, _Factory) else default
+
+
+def _named(value: object, default: object) -> object:
+    """Return a config that gives options but no name with the name of the default."""
+    if isinstance(value, Mapping) and "name" not in value:
+        config = as_config(default)
+        if isinstance(config, Mapping) and "name" in config:
+            return {"name": config["name"], **value}
+    return value
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -1,0 +1,81 @@
+"""``implicit.solve``: like ``solvers.solve``, with a value that one can differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from implicit.explicit import as_module
+from implicit.gradients import Gradient, Implicit
+from solvers.loop import Iteration, Settings, started_from, run
+from solvers.problem import Problem, parts
+from solvers.solution import Solution
+from solvers.solver import BaseSolver
+
+
+def solve(
+    problem: Problem,
+    solver: BaseSolver | None = None,
+    gradient: Gradient | None = None,
+    *,
+    abstol: float = 0.0,
+    reltol: float = 1e-3,
+    norm: Literal["l2", "rms", "linf"] = "l2",
+    max_evaluations: int = 100,
+    max_seconds: float | None = None,
+    fixed_budget: bool = False,
+    start: Solution | None = None,
+    scale: Tensor | float | None = None,
+    trace: Literal["summary", "per_sample"] | None = "summary",
+    callback: Callable[[Iteration], object] | None = None,
+    site: str = "",
+) -> Solution:
+    """Solve a problem; ``solution.value`` is differentiable in args, params and the parameters.
+
+    The function may be a ``torch.nn.Module`` (or a bound method of one), whose parameters are
+    found by themselves; other tensors that need gradients belong in ``args`` or ``params``.
+
+    Parameters
+    ----------
+    problem, solver, abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, start, \
+scale, trace, callback
+        As in :func:`solvers.solve`.
+    gradient
+        ``Implicit()`` when ``None``.
+    site
+        A name for the solve, such as the layer's, that the record keeps.
+
+    Returns
+    -------
+    Solution
+        ``solution.adjoint`` is the solution of the backward solve, once backward has run.
+
+    Raises
+    ------
+    ValueError
+        If the function closes over tensors that require gradients, or the gradient does not fit
+        the solver.
+    """
+    settings = Settings(abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace)
+    if start is not None:
+        problem = started_from(problem, start)
+    if not _wanted(problem):
+        with torch.no_grad():
+            return run(problem, solver, settings, scale=scale, callback=callback, site=site)
+    return (gradient or Implicit()).solve(
+        problem, solver, settings, site=site, scale=scale, callback=callback
+    )
+
+
+def _wanted(problem: Problem) -> bool:
+    """Whether grad is enabled and something may require it."""
+    if not torch.is_grad_enabled():
+        return False
+    module = as_module(problem.function)
+    if module is None:
+        return True  # a function may close over anything: the gradient looks
+    tensors = (*parts(problem.z0), *problem.args, *problem.params, *module.parameters())
+    return any(t.requires_grad for t in tensors)

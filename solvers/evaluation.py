@@ -1,0 +1,192 @@
+"""Evaluating the function: flat, checked, counted, restricted to the samples still being solved."""
+
+from __future__ import annotations
+
+import time
+import torch
+from torch import Tensor
+
+from solvers.problem import Layout, Problem, RootProblem
+from solvers.solution import Stats
+
+
+class Evaluator:
+    """A problem's function on matrices (B, D), counted.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    graph
+        Keep autograd's graph of every evaluation (``Unrolled``).
+    keep_last
+        Keep the graph of the last evaluation with respect to z, so that a linearisation at that
+        point needs no evaluation of its own.
+    """
+
+    def __init__(self, problem: Problem, *, graph: bool = False, keep_last: bool = False) -> None:
+        self.problem = problem
+        self.layout = Layout(problem.z0)
+        self.args = problem.args
+        self.is_root = isinstance(problem, RootProblem)
+        self.graph = graph
+        self.keep_last = keep_last
+        self.stats = Stats(
+            sample_evaluations=torch.zeros(problem.batch, dtype=torch.long, device=self.layout.device)
+        )
+        self.rows: Tensor | None = None  # indices of the samples that are still being solved
+        self.started = time.perf_counter()
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(z) and the residual, both (B, D), at the remaining samples."""
+        if self.graph:
+            fz = self._function(z, self.args)
+            self._last = (z, z, fz) if z.requires_grad else None
+        elif self.keep_last:
+            with torch.enable_grad():
+                leaf = z.detach().requires_grad_()
+                traced = self._function(leaf, self.args)
+            fz = traced.detach()
+            self._last = (z, leaf, traced)
+        else:
+            fz = self._function(z, self.args)
+        self._count()
+        # A root problem's g is kept apart: z + g - z would round g to the precision of z.
+        residual = self._g if self.is_root else fz - z
+        return fz, residual
+
+    def _function(self, z: Tensor, args: tuple[Tensor, ...]) -> Tensor:
+        out = self.problem.function(self.layout.unpack(z), *args, *self.problem.params)
+        value = self.layout.pack(
+            self.layout.check(out, z.shape[0], self.stats.evaluations + 1)
+        )
+        if self.is_root:
+            self._g = value if self.graph else value.detach()
+            value = z + value
+        return value
+
+    def _count(self) -> None:
+        self.stats.evaluations += 1
+        if self.rows is None:
+            self.stats.sample_evaluations += 1
+        else:
+            self.stats.sample_evaluations[self.rows] += 1
+
+    def restrict(self, kept: Tensor) -> None:
+        """Go on with the rows ``kept`` (indices into the remaining ones) alone."""
+        self.args = tuple(a[kept] for a in self.args)
+        self.rows = kept if self.rows is None else self.rows[kept]
+        self._last = None
+
+    def independent(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
+        """Whether the rows ``kept`` evaluated alone give what they gave in the batch.
+
+        Costs one counted evaluation; the random state is as before. An exception, another shape
+        or a difference above rounding means that samples depend on each other.
+        """
+        with torch.no_grad(), torch.random.fork_rng(devices=_devices(z)):
+            part, rows = tuple(a[kept] for a in self.args), self.rows
+            g = getattr(self, "_g", None)
+            try:
+                alone = self._function(z[kept].detach(), part)
+            except Exception:  # a cell that cannot take another batch size may fail in any way
+                return False
+            finally:
+                self.rows = kept if rows is None else rows[kept]
+                self._count()
+                self.rows = rows
+                if g is not None:
+                    self._g = g
+            together = fz[kept].detach()
+            size = torch.nan_to_num(together).abs().amax()
+            rounding = 1e3 * torch.finfo(z.dtype).eps * size
+            same = (alone - together).abs() <= rounding
+            self.stats.syncs += 1
+            return bool((same | ~torch.isfinite(together)).all())
+
+    def linearise(self, z: Tensor, shape: tuple[int, int]) -> Linearisation:
+        """Return the Jacobian products of f at z (B, D), for vectors of ``shape``.
+
+        Costs an evaluation, unless the last one was made at this z and its graph kept.
+        """
+        if self._last is not None and self._last[0] is z:
+            _, leaf, traced = self._last
+        else:
+            with torch.enable_grad():
+                leaf = z if self.graph and z.requires_grad else z.detach().requires_grad_()
+                traced = self._function(leaf, self.args)
+            self._count()
+        return Linearisation(leaf, traced, shape, self.stats, differentiable=self.graph)
+
+
+def _devices(z: Tensor) -> list[torch.device]:
+    return [z.device] if z.device.type == "cuda" else []
+
+
+class Linearisation:
+    """Products with the Jacobian J of f at a point, from one graph that is kept and reused.
+
+    Vectors have the shape (B, D), or (1, B·D) where samples depend on each other. A product with
+    J is the derivative of the product with its transpose (two reverse passes), which is several
+    times cheaper than forward mode in an inner loop.
+    """
+
+    def __init__(
+        self,
+        z: Tensor,
+        fz: Tensor,
+        shape: tuple[int, int],
+        stats: Stats,
+        *,
+        differentiable: bool = False,
+    ) -> None:
+        self._z, self._fz, self.shape, self.stats = z, fz, shape, stats
+        self.dtype, self.device = z.dtype, z.device
+        self._create_graph = differentiable
+        self._dual: tuple[Tensor, Tensor] | None = None
+
+    def _grad(self, out: Tensor, at: Tensor, vector: Tensor, *, create: bool) -> Tensor:
+        if not out.requires_grad:  # a constant map
+            return torch.zeros_like(at)
+        (grad,) = torch.autograd.grad(
+            out, at, vector, retain_graph=True, create_graph=create, materialize_grads=True
+        )
+        return grad
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Return Jᵀu."""
+        self.stats.vjps += 1
+        product = self._grad(self._fz, self._z, u.reshape(self._fz.shape), create=self._create_graph)
+        return product.reshape(self.shape)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Return Jv."""
+        self.stats.jvps += 1
+        if self._dual is None:
+            with torch.enable_grad():
+                u = torch.zeros_like(self._fz).requires_grad_()
+                self._dual = u, self._grad(self._fz, self._z, u, create=True)
+        u, product = self._dual
+        return self._grad(
+            product, u, v.reshape(self._z.shape), create=self._create_graph
+        ).reshape(self.shape)
+
+    def jacobian(self) -> Tensor:
+        """Return J as dense blocks (B, D, D), by D products with its transpose under vmap."""
+        rows, dim = self.shape
+        self.stats.vjps += dim
+        if not self._fz.requires_grad:
+            return self._fz.new_zeros(rows, dim, dim)
+        units = torch.eye(dim, dtype=self._fz.dtype, device=self._fz.device)
+        units = units[:, None, :].expand(dim, rows, dim).reshape(dim, *self._fz.shape)
+        (jacobian,) = torch.autograd.grad(
+            self._fz,
+            self._z,
+            units,
+            retain_graph=True,
+            create_graph=self._create_graph,
+            is_grads_batched=True,
+            materialize_grads=True,
+        )
+        return jacobian.reshape(dim, rows, dim).transpose(0, 1)

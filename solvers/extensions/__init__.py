@@ -1,0 +1,1 @@
+"""Foreign solvers, each imported when asked for; every one declares what it requires."""

@@ -1,0 +1,97 @@
+"""What a solver is: a frozen dataclass of options with ``init`` and ``step``, or a wrapped loop."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from solvers.options import Options
+
+if TYPE_CHECKING:
+    from solvers.evaluation import Linearisation
+    from solvers.foreign import Objective
+
+Linearise = Callable[[], "Linearisation"]
+
+
+class BaseSolver(Options):
+    """What native, foreign and chained solvers share.
+
+    Attributes
+    ----------
+    name
+        The registry name.
+    requires
+        What the problem must offer: ``linearise`` (derivatives of f) and ``blocks`` (a Jacobian
+        with a block a sample; where samples depend on each other the loop hands over one row).
+    reference
+        Where the rule comes from.
+    """
+
+    name: ClassVar[str] = ""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    reference: ClassVar[str] = ""
+
+
+class Solver(BaseSolver, abc.ABC):
+    """Base of every solver that our loop iterates; a subclass is a frozen dataclass of options.
+
+    The loop owns everything but the rule: it calls f, counts, tests, keeps the best iterate and
+    drops finished samples. ``z`` and ``fz`` are matrices (B, D): the states, a row a sample, and
+    the values f(z) there (z + g(z) for a root problem). The state is any nest of named tuples,
+    tuples, lists and dicts of plain values and of tensors whose first axis is the batch.
+    """
+
+    @abc.abstractmethod
+    def init(self, z: Tensor, fz: Tensor) -> Any:
+        """Return the state before the first step, with z and fz of shape (B, D)."""
+
+    @abc.abstractmethod
+    def step(self, state: Any, z: Tensor, fz: Tensor, linearise: Linearise) -> tuple[Tensor, Any]:
+        """Return the next point (B, D) and the state after it; reads nothing from the device.
+
+        The steps must be differentiable when grad is enabled: write in place only when it is not.
+        """
+
+    def failed(self, state: Any) -> Tensor | None:  # noqa: ARG002
+        """Return (B,) bools: samples whose last linear solve failed; ``None`` if none can."""
+        return None
+
+
+class ForeignSolver(BaseSolver, abc.ABC):
+    """Base of wrapped solvers that own their loop: everything they evaluate is judged by us."""
+
+    @abc.abstractmethod
+    def run(self, objective: Objective) -> Any:
+        """Solve by calling ``objective``; return the library's own result.
+
+        The objective raises when it has seen enough; let that pass.
+        """
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Return a solver's state with ``function`` applied to every tensor in it."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*(map_tensors(function, s) for s in state))
+    if isinstance(state, tuple | list):
+        return type(state)(map_tensors(function, s) for s in state)
+    if isinstance(state, Mapping):
+        return {k: map_tensors(function, s) for k, s in state.items()}
+    return state
+
+
+def state_bytes(state: Any) -> int:
+    """Return the bytes of the storages that a solver's state keeps."""
+    storages: dict[int, int] = {}
+
+    def note(t: Tensor) -> Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    map_tensors(note, state)
+    return sum(storages.values())
