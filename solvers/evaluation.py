@@ -79,11 +79,11 @@ class Evaluator:
         self.rows = kept if self.rows is None else self.rows[kept]
         self._last = None
 
-    def independent(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
+    def divisible(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
         """Whether the rows ``kept`` evaluated alone give what they gave in the batch.
 
         Costs one counted evaluation; the random state is as before. An exception, another shape
-        or a difference above rounding means that samples depend on each other.
+        or a difference above rounding means that they do not.
         """
         with torch.no_grad(), torch.random.fork_rng(devices=_devices(z)):
             part, rows = tuple(a[kept] for a in self.args), self.rows
@@ -105,7 +105,7 @@ class Evaluator:
             self.stats.syncs += 1
             return bool((same | ~torch.isfinite(together)).all())
 
-    def linearise(self, z: Tensor, shape: tuple[int, int]) -> Linearisation:
+    def linearise(self, z: Tensor, shape: torch.Size) -> Linearisation:
         """Return the Jacobian products of f at z (B, D), for vectors of ``shape``.
 
         Costs an evaluation, unless the last one was made at this z and its graph kept.
@@ -136,13 +136,12 @@ class Linearisation:
         self,
         z: Tensor,
         fz: Tensor,
-        shape: tuple[int, int],
+        shape: torch.Size,
         stats: Stats,
         *,
         differentiable: bool = False,
     ) -> None:
         self._z, self._fz, self.shape, self.stats = z, fz, shape, stats
-        self.dtype, self.device = z.dtype, z.device
         self._create_graph = differentiable
         self._dual: tuple[Tensor, Tensor] | None = None
 
@@ -171,6 +170,18 @@ class Linearisation:
         return self._grad(
             product, u, v.reshape(self._z.shape), create=self._create_graph
         ).reshape(self.shape)
+
+    def blocks(self) -> bool:
+        """Whether samples are independent: Jᵀ takes a cotangent of some to those alone.
+
+        Costs one counted product.
+        """
+        rows = self._fz.shape[0]
+        probe = torch.zeros_like(self._fz)
+        probe[: rows // 2] = torch.rand_like(probe[: rows // 2]) + 0.5
+        self.stats.syncs += 1
+        product = self.vjp(probe).reshape(self._z.shape)
+        return not bool((product[rows // 2 :] != 0).any())
 
     def jacobian(self) -> Tensor:
         """Return J as dense blocks (B, D, D), by D products with its transpose under vmap."""

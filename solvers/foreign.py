@@ -59,10 +59,13 @@ class Objective:
         Enough
             If every sample is solved there.
         """
+        self.evaluator.keep_last = self.independent is None
         fz, residual = self.evaluator(self.z0)
         if self.independent is None:
             half = torch.arange(self.batch // 2, device=self.z0.device)
-            self.independent = self.evaluator.independent(self.z0, fz, half)
+            blocks = self.evaluator.linearise(self.z0, self.z0.shape).blocks()
+            self.independent = blocks and self.evaluator.divisible(self.z0, fz, half)
+            self.evaluator.keep_last = False
         self.judge.joint = not self.independent
         self._judged(self.z0, fz, residual, None)
         if not self.live(None):

@@ -249,6 +249,7 @@ class Iteration:
         self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
         self.independent = True if self.problem.batch <= 1 else self.problem.samples_independent
         self.joint = self.independent is False
+        self._divisible = self.independent
         self.judge = Judge(
             settings,
             is_root=self.evaluator.is_root,
@@ -300,7 +301,8 @@ class Iteration:
                 state = self._drop(alive, state)
             if not started:
                 if "blocks" in self.solver.requires and self.independent is None:
-                    self._probe(torch.arange(self.problem.batch // 2, device=z.device))
+                    self.independent = self.evaluator.linearise(self.z, self.z.shape).blocks()
+                    self._couple(not self.independent)
                 self._one_row = self.joint
                 state = self.solver.init(self._rows(self.z), self._rows(self.fz))
                 started = True
@@ -319,7 +321,7 @@ class Iteration:
 
     def _step(self, state: Any) -> Any:
         z, fz, point = self._rows(self.z), self._rows(self.fz), self.z
-        shape = (z.shape[0], z.shape[1])
+        shape = z.shape
         z, state = self.solver.step(state, z, fz, lambda: self.evaluator.linearise(point, shape))
         self.stats.iterations += 1
         self.z = z.reshape(point.shape)
@@ -368,21 +370,23 @@ class Iteration:
         if self.graph or self.joint:
             return state
         kept = torch.tensor([i for i, a in enumerate(alive) if a], device=self.layout.device)
-        if self.independent is None and not self._probe(kept):
+        if self._divisible is None:
+            self._divisible = self.evaluator.divisible(self.z, self.fz, kept)
+            self.independent = self._divisible if self.independent is None else self.independent
+            self._couple(not self._divisible)
+        if self.joint:
             return state
         self._weigh(state)
         self.evaluator.restrict(kept)
         self.z, self.fz = self.z[kept], self.fz[kept]
         return map_tensors(lambda t: t[kept], state)
 
-    def _probe(self, kept: Tensor) -> bool:
-        """Find out whether samples are independent; if not, judge them together from now on."""
-        self.independent = self.evaluator.independent(self.z, self.fz, kept)
-        if not self.independent:
+    def _couple(self, coupled: bool) -> None:
+        """Judge the samples together from now on, if they turned out to be coupled."""
+        if coupled:
             self.joint = self.judge.joint = True
             self.judge.begin(self.z)
             self.judge(self.z, self.fz, self._residual, self.evaluations, None)
-        return self.independent
 
     def _weigh(self, state: Any) -> None:
         self.stats.history_bytes = max(self.stats.history_bytes or 0, state_bytes(state))

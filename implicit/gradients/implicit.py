@@ -78,6 +78,8 @@ class Implicit(Gradient):
         count = len(given.args)
         found: list[Solution] = []
         record = AdjointRecord()
+        independent = [problem.samples_independent]
+        name = problem.name  # the closures below outlive the forward: they must not hold z0
 
         def flat(z: Tensor, *tensors: Tensor) -> Tensor:
             out = layout.pack(layout.check(function(layout.unpack(z), *tensors), z.shape[0], 1))
@@ -91,8 +93,8 @@ class Implicit(Gradient):
                     layout.unpack(z0),
                     tuple(t.detach() for t in tensors[:count]),
                     tuple(t.detach() for t in tensors[count:]),
-                    samples_independent=map_.independent[0],
-                    name=problem.name,
+                    samples_independent=independent[0],
+                    name=name,
                 ),
                 solver,
                 settings,
@@ -100,13 +102,13 @@ class Implicit(Gradient):
                 callback=callback,
                 site=site,
             )
-            map_.independent[0] = solution.samples_independent
+            independent[0] = solution.samples_independent
             found.append(solution)
             return layout.pack(solution.value).clone()
 
         reltol = settings.reltol if self.reltol is None else self.reltol
         rule = Rule(self.solver, reltol, self.max_products, settings.norm, self.on_failure, site)
-        map_ = Map(flat, forward, rule, record, [problem.samples_independent])
+        map_ = Map(flat, forward, rule, record, independent)
         z0 = layout.pack(given.z0).detach()
         z = cast(Tensor, Equilibrium.apply(map_, z0, *given.args, *given.params))
         solution = replace(found[-1], value=layout.unpack(z), record=record)
