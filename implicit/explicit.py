@@ -54,7 +54,10 @@ def explicit(problem: Problem) -> Problem:
         names, inner = list(found), module
 
         def call(z: Any, *tensors: Tensor) -> Any:
-            given, weights = tensors[: len(tensors) - len(names)], tensors[len(tensors) - len(names) :]
+            given, weights = (
+                tensors[: len(tensors) - len(names)],
+                tensors[len(tensors) - len(names) :],
+            )
             return functional_call(inner, dict(zip(names, weights, strict=True)), (z, *given))
 
         function, params = (call if names else function), (*problem.params, *found.values())

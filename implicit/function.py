@@ -85,7 +85,7 @@ class Equilibrium(torch.autograd.Function):
     """z* of a :class:`Map`, as a differentiable function of its tensors (z0 has no influence)."""
 
     @staticmethod
-    def forward(map_: Map, z0: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(map_: Map, z0: Tensor, *tensors: Tensor) -> Tensor:
         """Solve."""
         return map_.solve(z0, tensors)
 
@@ -103,10 +103,7 @@ class Equilibrium(torch.autograd.Function):
         map_: Map = ctx.map
         z, *tensors = ctx.saved_tensors
         (cotangent,) = cotangents
-        u = cast(
-            Tensor,
-            Equilibrium.apply(adjoint(map_), torch.zeros_like(cotangent), cotangent, z, *tensors),
-        )
+        u = equilibrium(adjoint(map_), torch.zeros_like(cotangent), cotangent, z, *tensors)
         wanted = [k for k, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
 
         def in_tensors(*chosen: Tensor) -> Tensor:
@@ -117,7 +114,7 @@ class Equilibrium(torch.autograd.Function):
 
         gradients: list[Tensor | None] = [None] * len(tensors)
         if wanted:
-            _, product = torch.func.vjp(in_tensors, *(tensors[k] for k in wanted))
+            _, product, *_ = torch.func.vjp(in_tensors, *(tensors[k] for k in wanted))
             for k, gradient in zip(wanted, product(u), strict=True):
                 gradients[k] = gradient
         return None, None, *gradients
@@ -127,12 +124,17 @@ class Equilibrium(torch.autograd.Function):
         """Solve the tangent fixed point."""
         map_: Map = ctx.map
         z, *tensors = ctx.saved_tensors
-        given = [torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents[2:], strict=True)]
+        given = [
+            torch.zeros_like(t) if d is None else d
+            for t, d in zip(tensors, tangents[2:], strict=True)
+        ]
         moved = product_forward(lambda *t: map_.function(z, *t), tuple(tensors), tuple(given))
-        return cast(Tensor, Equilibrium.apply(tangent(map_), torch.zeros_like(z), moved, z, *tensors))
+        return cast(
+            Tensor, Equilibrium.apply(tangent(map_), torch.zeros_like(z), moved, z, *tensors)
+        )
 
     @staticmethod
-    def vmap(  # type: ignore[override]
+    def vmap(
         info: Any, in_dims: Sequence[int | None], map_: Map, z0: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, int]:
         """Solve all of the batched problems as one batch of samples."""
@@ -145,8 +147,13 @@ class Equilibrium(torch.autograd.Function):
         dims = tuple(None if d is None else 0 for d in in_dims[2:])
         rows = z0.shape[1]
         big = batched(map_, size, dims)
-        z = cast(Tensor, Equilibrium.apply(big, z0.reshape(size * rows, -1), *moved))
+        z = equilibrium(big, z0.reshape(size * rows, -1), *moved)
         return z.reshape(size, rows, -1), 0
+
+
+def equilibrium(map_: Map, z0: Tensor, *tensors: Tensor) -> Tensor:
+    """Return the fixed point (B, D) of a map from z0 (B, D), differentiable in the tensors."""
+    return cast(Tensor, Equilibrium.apply(map_, z0, *tensors))  # type: ignore[no-untyped-call]
 
 
 def product_forward(
@@ -157,8 +164,8 @@ def product_forward(
     The second differentiates the first in its cotangent, in which it is linear: this asks of f
     only reverse mode, which every operation has.
     """
-    out, product = torch.func.vjp(function, *primals)
-    _, transposed = torch.func.vjp(product, torch.zeros_like(out))
+    out, product, *_ = torch.func.vjp(function, *primals)
+    _, transposed, *_ = torch.func.vjp(product, torch.zeros_like(out))
     (derivative,) = transposed(tangents)
     return cast(Tensor, derivative)
 
@@ -167,7 +174,7 @@ def adjoint(map_: Map) -> Map:
     """Return u ↦ Jᵀu + c, a map of the tensors (c, z, \\*tensors)."""
 
     def function(u: Tensor, c: Tensor, z: Tensor, *tensors: Tensor) -> Tensor:
-        _, product = torch.func.vjp(lambda x: map_.function(x, *tensors), z)
+        _, product, *_ = torch.func.vjp(lambda x: map_.function(x, *tensors), z)
         return cast(Tensor, product(u)[0]) + c
 
     def solve(_: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
@@ -199,14 +206,15 @@ def batched(map_: Map, size: int, dims: tuple[int | None, ...]) -> Map:
     def function(z: Tensor, *tensors: Tensor) -> Tensor:
         copies = z.reshape(size, z.shape[0] // size, -1)
         out = torch.func.vmap(map_.function, in_dims=(0, *dims))(copies, *tensors)
-        return cast(Tensor, out).reshape(z.shape)
+        return out.reshape(z.shape)
 
     def solve(z0: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         # A copy at a time: each is a problem of its own, with its own counts and verdicts.
         copies = z0.reshape(size, z0.shape[0] // size, -1)
         solved = [
             map_.solve(
-                copies[k], tuple(t if d is None else t[k] for t, d in zip(tensors, dims, strict=True))
+                copies[k],
+                tuple(t if d is None else t[k] for t, d in zip(tensors, dims, strict=True)),
             )
             for k in range(size)
         ]
@@ -267,7 +275,9 @@ def solve_linear(
     )
     announce(solution)
     if not solution.success and rule.on_failure != "ignore":
-        text = f"the {phase} solve by {rule.solver.name} fell short, so that the gradient is inexact: "
+        text = (
+            f"the {phase} solve by {rule.solver.name} fell short, so that the gradient is inexact: "
+        )
         if rule.on_failure == "raise":
             raise AdjointError(text + solution.message)
         warnings.warn(text + solution.message, AdjointWarning, stacklevel=2)
@@ -300,9 +310,7 @@ def _by_linear_solver(
         max_products=settings.max_evaluations,
         norm=settings.norm,
     )
-    code = torch.where(
-        result.residual <= tolerance, int(ReturnCode.SUCCESS), int(result.reason)
-    )
+    code = torch.where(result.residual <= tolerance, int(ReturnCode.SUCCESS), int(result.reason))
     code = torch.where(torch.isfinite(result.residual), code, int(ReturnCode.NONFINITE))
     stats.iterations = result.products
     stats.syncs = result.reads

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from implicit.explicit import as_module
 from implicit.gradients import Gradient, Implicit
-from solvers.loop import Iteration, Settings, started_from, run
+from solvers.loop import Iteration, Settings, run, started_from
 from solvers.problem import Problem, parts
 from solvers.solution import Solution
 from solvers.solver import BaseSolver

@@ -11,7 +11,7 @@ from solvers.linear import GMRES, Dense
 from solvers.loop import Iteration, Settings, init, observe, solve
 from solvers.newton import Newton
 from solvers.newton_krylov import NewtonKrylov
-from solvers.options import OptionError
+from solvers.options import OptionError, as_config
 from solvers.picard import Picard
 from solvers.problem import FixedPointProblem, RootProblem
 from solvers.registries import Registry
@@ -51,6 +51,7 @@ __all__ = [
     "Solver",
     "Stats",
     "Trace",
+    "as_config",
     "init",
     "observe",
     "registry",

@@ -57,7 +57,7 @@ class Anderson(Solver):
     name: ClassVar[str] = "anderson"
     reference: ClassVar[str] = "Anderson 1965; Walker & Ni 2011"
 
-    def init(self, z: Tensor, fz: Tensor) -> AndersonState:  # noqa: ARG002
+    def init(self, z: Tensor, fz: Tensor) -> AndersonState:
         """Return empty windows."""
         return AndersonState(None, None, empty(z), empty(z))
 
@@ -66,7 +66,7 @@ class Anderson(Solver):
         state: AndersonState,
         z: Tensor,
         fz: Tensor,
-        linearise: Linearise,  # noqa: ARG002
+        linearise: Linearise,
     ) -> tuple[Tensor, AndersonState]:
         """Return the mixed point, and the windows with the newest differences."""
         r = fz - z

@@ -51,7 +51,7 @@ class Broyden(Solver):
     name: ClassVar[str] = "broyden"
     reference: ClassVar[str] = "Broyden 1965; Kelley 2003; Bai, Kolter & Koltun 2019"
 
-    def init(self, z: Tensor, fz: Tensor) -> BroydenState:  # noqa: ARG002
+    def init(self, z: Tensor, fz: Tensor) -> BroydenState:
         """Return H = −I."""
         return BroydenState(None, None, empty(z), empty(z))
 
@@ -60,14 +60,14 @@ class Broyden(Solver):
         state: BroydenState,
         z: Tensor,
         fz: Tensor,
-        linearise: Linearise,  # noqa: ARG002
+        linearise: Linearise,
     ) -> tuple[Tensor, BroydenState]:
         """Return z − H r, with H updated by the last step."""
         r = fz - z
         u, v = state.u, state.v
         if state.z is None or state.r is None:
             return fz, BroydenState(z, r, u, v)
-        if self.window is not None and u.count >= self.window:
+        if self.window is not None and u.used >= self.window:
             u, v = empty(z), empty(z)
         s, y = z - state.z, r - state.r
         hy = _apply(u, v, y)
@@ -84,7 +84,7 @@ class Broyden(Solver):
 
 def _apply(u: History, v: History, x: Tensor) -> Tensor:
     """Return (−I + UᵀV) x for x (B, D)."""
-    if not u.count:
+    if not u.used:
         return -x
     inner = v.vectors @ x[:, :, None]
     return (inner.transpose(1, 2) @ u.vectors)[:, 0] - x

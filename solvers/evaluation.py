@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+
 import torch
 from torch import Tensor
 
@@ -32,9 +33,11 @@ class Evaluator:
         self.graph = graph
         self.keep_last = keep_last
         self.stats = Stats(
-            sample_evaluations=torch.zeros(problem.batch, dtype=torch.long, device=self.layout.device)
+            sample_evaluations=torch.zeros(
+                problem.batch, dtype=torch.long, device=self.layout.device
+            )
         )
-        self.rows: Tensor | None = None  # indices of the samples that are still being solved
+        self.rows: Tensor | slice | None = None  # the samples that are still being solved
         self.started = time.perf_counter()
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -54,13 +57,12 @@ class Evaluator:
         self._count()
         # A root problem's g is kept apart: z + g - z would round g to the precision of z.
         residual = self._g if self.is_root else fz - z
+        self.last = fz.detach(), residual.detach()
         return fz, residual
 
     def _function(self, z: Tensor, args: tuple[Tensor, ...]) -> Tensor:
         out = self.problem.function(self.layout.unpack(z), *args, *self.problem.params)
-        value = self.layout.pack(
-            self.layout.check(out, z.shape[0], self.stats.evaluations + 1)
-        )
+        value = self.layout.pack(self.layout.check(out, z.shape[0], self.stats.evaluations + 1))
         if self.is_root:
             self._g = value if self.graph else value.detach()
             value = z + value
@@ -73,10 +75,13 @@ class Evaluator:
         else:
             self.stats.sample_evaluations[self.rows] += 1
 
+    def _pick(self, kept: Tensor) -> Tensor:
+        return self.rows[kept] if isinstance(self.rows, Tensor) else kept
+
     def restrict(self, kept: Tensor) -> None:
         """Go on with the rows ``kept`` (indices into the remaining ones) alone."""
         self.args = tuple(a[kept] for a in self.args)
-        self.rows = kept if self.rows is None else self.rows[kept]
+        self.rows = self._pick(kept)
         self._last = None
 
     def divisible(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
@@ -93,7 +98,7 @@ class Evaluator:
             except Exception:  # a cell that cannot take another batch size may fail in any way
                 return False
             finally:
-                self.rows = kept if rows is None else rows[kept]
+                self.rows = self._pick(kept)
                 self._count()
                 self.rows = rows
                 if g is not None:
@@ -156,7 +161,9 @@ class Linearisation:
     def vjp(self, u: Tensor) -> Tensor:
         """Return Jᵀu."""
         self.stats.vjps += 1
-        product = self._grad(self._fz, self._z, u.reshape(self._fz.shape), create=self._create_graph)
+        product = self._grad(
+            self._fz, self._z, u.reshape(self._fz.shape), create=self._create_graph
+        )
         return product.reshape(self.shape)
 
     def jvp(self, v: Tensor) -> Tensor:
@@ -167,9 +174,9 @@ class Linearisation:
                 u = torch.zeros_like(self._fz).requires_grad_()
                 self._dual = u, self._grad(self._fz, self._z, u, create=True)
         u, product = self._dual
-        return self._grad(
-            product, u, v.reshape(self._z.shape), create=self._create_graph
-        ).reshape(self.shape)
+        return self._grad(product, u, v.reshape(self._z.shape), create=self._create_graph).reshape(
+            self.shape
+        )
 
     def blocks(self) -> bool:
         """Whether samples are independent: Jᵀ takes a cotangent of some to those alone.

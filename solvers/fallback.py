@@ -136,5 +136,7 @@ def merged(stats: Sequence[Stats]) -> Stats:
         iterations=sum(s.iterations for s in stats),
         seconds=sum(s.seconds for s in stats),
         syncs=sum(s.syncs for s in stats),
-        history_bytes=max((s.history_bytes for s in stats if s.history_bytes is not None), default=None),
+        history_bytes=max(
+            (s.history_bytes for s in stats if s.history_bytes is not None), default=None
+        ),
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from solvers.evaluation import Evaluator
-from solvers.judge import Judge
+from solvers.judge import Judge, final_codes, norm
 from solvers.loop import Settings, per_sample
 from solvers.problem import Problem
 from solvers.solution import ReturnCode, Solution, Trace
@@ -23,121 +24,135 @@ class Enough(Exception):  # noqa: N818  it ends a foreign loop, and is no error
 class Objective:
     """The residual of a problem as foreign code sees it.
 
+    It notes the best point of each sample, and ends the loop when the tolerance is met there. It
+    does so on the host, where a foreign loop is anyway: its bookkeeping would else be timed as the
+    library's.
+
     Attributes
     ----------
     z0
         (B, D) the start.
-    groups
-        What may be solved by itself: one index tensor a sample if samples are independent, one of
-        them all if not.
+    value
+        (B, D) the best point of each sample so far.
     """
 
     def __init__(self, problem: Problem, settings: Settings, scale: Tensor | float | None) -> None:
-        self.settings = settings
+        self.problem, self.settings = problem, settings
         self.evaluator = Evaluator(problem)
         self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
         self.z0 = self.layout.pack(problem.z0).detach()
-        self.batch = problem.batch
-        self.judge = Judge(
-            settings,
-            is_root=self.evaluator.is_root,
-            scale=per_sample(scale, self.layout, problem.batch),
-        )
-        self.judge.begin(self.z0)
-        self.counts = torch.zeros(self.batch, dtype=torch.long)
-        self.independent = True if self.batch <= 1 else problem.samples_independent
-        self.points: list[tuple[Tensor, int, float, Tensor]] = []
+        self.value = self.z0.clone()
+        self.given = per_sample(scale, self.layout, problem.batch)
         self.timed_out = False
+        self._args = self.evaluator.args
+        b = problem.batch
+        self.independent = True if b <= 1 else problem.samples_independent
+        self._scale = np.zeros(b) if self.given is None else _numbers(self.given)
+        self._first = np.full(b, np.nan)
+        self._best = np.full(b, np.inf)
+        self._excess = np.full(b, np.inf)
+        self._counts = np.zeros(b, dtype=np.int64)
+        self._met = np.zeros(b, dtype=bool)
+        self._points: list[tuple[np.ndarray[Any, Any], float, np.ndarray[Any, Any]]] = []
 
-    def first(self) -> Tensor:
-        """Evaluate z0 on the batch; return the residual (B, D).
-
-        Finds out whether samples are independent, if nobody said.
-
-        Raises
-        ------
-        Enough
-            If every sample is solved there.
-        """
+    def first(self) -> None:
+        """Evaluate z0 on the batch, and find out whether samples are independent."""
         self.evaluator.keep_last = self.independent is None
         fz, residual = self.evaluator(self.z0)
         if self.independent is None:
-            half = torch.arange(self.batch // 2, device=self.z0.device)
+            half = torch.arange(self.problem.batch // 2, device=self.z0.device)
             blocks = self.evaluator.linearise(self.z0, self.z0.shape).blocks()
             self.independent = blocks and self.evaluator.divisible(self.z0, fz, half)
             self.evaluator.keep_last = False
-        self.judge.joint = not self.independent
-        self._judged(self.z0, fz, residual, None)
-        if not self.live(None):
-            raise Enough
-        return residual
+        self._note(self.z0, fz, residual, slice(None))
 
     @property
-    def groups(self) -> list[Tensor]:
-        """The index tensors of what may be solved by itself."""
-        every = torch.arange(self.batch, device=self.z0.device)
-        return list(every.split(1)) if self.independent else [every]
+    def groups(self) -> list[int | slice]:
+        """What may be solved by itself: each sample, or all where they depend on each other."""
+        return list(range(self.problem.batch)) if self.independent else [slice(None)]
 
-    def live(self, rows: Tensor | None) -> bool:
-        """Whether one of the samples ``rows`` (all when ``None``) goes on."""
-        code = self.judge.code if rows is None else self.judge.code[rows]
-        return bool((code < 0).any())
-
-    def excess(self, rows: Tensor) -> float:
-        """Return the last residual of the samples, the worst one over its tolerance."""
-        s = self.settings
-        scale = self.judge.scale[rows].clamp_min(torch.finfo(torch.float32).tiny)
-        return float((self.judge.now[rows] / (s.abstol + s.reltol * scale)).amax())
-
-    def __call__(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return f(z) and the residual (rows, D) of the samples ``rows``; grad is the caller's.
+    def __call__(self, z: Tensor, rows: int | slice = slice(None)) -> Tensor:
+        """Return the residual (rows, D) of these samples at z (rows, D); grad is the caller's.
 
         Raises
         ------
         Enough
-            If these samples have all ended, or the evaluations or seconds are spent.
+            If these samples have all met the tolerance, or the budget is spent.
         """
         s = self.settings
-        index = torch.arange(self.batch) if rows is None else rows.cpu()
-        if not self.live(rows) or int(self.counts[index].max()) >= s.max_evaluations:
+        part = slice(rows, rows + 1) if isinstance(rows, int) else rows
+        if self._met[part].all() or self._counts[part].max() >= s.max_evaluations:
             raise Enough
         if s.max_seconds and time.perf_counter() - self.evaluator.started > s.max_seconds:
             self.timed_out = True
             raise Enough
-        whole = self.evaluator.args
-        if rows is not None:
-            self.evaluator.args = tuple(a[rows] for a in whole)
-            self.evaluator.rows = rows
-        try:
-            fz, residual = self.evaluator(z)
-        finally:
-            self.evaluator.args, self.evaluator.rows = whole, None
-        self._judged(z, fz, residual, rows)
-        return fz, residual
+        # Slices are views: nothing is copied, and all samples are the batch itself.
+        self.evaluator.args = tuple(a[part] for a in self._args)
+        self.evaluator.rows = part
+        fz, residual = self.evaluator(z)
+        self._note(z.detach(), fz, residual, part)
+        return residual
 
-    def _judged(self, z: Tensor, fz: Tensor, residual: Tensor, rows: Tensor | None) -> None:
-        index = torch.arange(self.batch) if rows is None else rows.cpu()
-        self.counts[index] += 1
-        evaluation = int(self.counts[index].max())
-        self.judge(z.detach(), fz.detach(), residual.detach(), evaluation, rows)
+    def excess(self, rows: int | slice) -> float:
+        """Return the last residual over the tolerance, of the worst of these samples."""
+        return float(np.max(self._excess[rows]))
+
+    @torch.no_grad()
+    def _note(self, z: Tensor, fz: Tensor, residual: Tensor, part: slice) -> None:
+        s = self.settings
+        size = _numbers(norm(residual.detach(), s.norm))
+        first = self._first[part]
+        first[...] = np.where(np.isnan(first), size, first)
+        if self.given is not None:
+            scale = self._scale[part]
+        elif self.evaluator.is_root:
+            scale = first
+        else:
+            scale = np.maximum(_numbers(norm(fz.detach(), s.norm)), first)
+        tolerance = s.abstol + s.reltol * scale
+        meets = size <= tolerance
+        better = ~self._met[part] & (meets | (size < self._best[part]))
+        if better.all():
+            self.value[part] = z
+        elif better.any():
+            self.value[part][torch.from_numpy(better)] = z[torch.from_numpy(better)]
+        self._best[part] = np.where(better, size, self._best[part])
+        self._met[part] |= meets
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self._excess[part] = np.where(meets, 0.0, size / tolerance)
+        self._counts[part] += 1
         seconds = time.perf_counter() - self.evaluator.started
-        now = self.judge.now if rows is None else self.judge.now[rows]
-        self.points.append((index, evaluation, seconds, now.detach().cpu()))
+        self._points.append((np.arange(self.problem.batch)[part], seconds, size))
 
     def trace(self) -> Trace | None:
-        """Return the trace on the clock of evaluations a sample, whoever came first."""
-        if self.settings.trace is None or not self.points:
+        """Return the trace on the clock of evaluations a sample, as if all ran side by side."""
+        if self.settings.trace is None or not self._points:
             return None
-        length = int(self.counts.max())
-        residual = torch.full((length, self.batch), torch.nan, dtype=torch.float64)
-        seconds = torch.zeros(length, dtype=torch.float64)
-        for index, evaluation, at, now in self.points:
-            residual[evaluation - 1, index] = now.to(torch.float64)
-            seconds[evaluation - 1] = max(float(seconds[evaluation - 1]), at)
-        active = (~residual.isnan()).sum(dim=1)
+        batch, length = self.problem.batch, int(self._counts.max())
+        residual = np.full((length, batch), np.nan)
+        seconds, seen = np.zeros(length), np.zeros(batch, dtype=np.int64)
+        for index, at, size in self._points:
+            residual[seen[index], index] = size
+            seconds[seen[index]] = np.maximum(seconds[seen[index]], at)
+            seen[index] += 1
+        active = (~np.isnan(residual)).sum(axis=1)
         if self.settings.trace == "summary":
-            residual = residual.nan_to_num(nan=-torch.inf).amax(dim=1)
-        return Trace(torch.arange(1, length + 1), seconds, residual, active)
+            residual = np.where(np.isnan(residual), -np.inf, residual).max(axis=1)
+        return Trace(
+            torch.arange(1, length + 1),
+            torch.from_numpy(np.maximum.accumulate(seconds)),
+            torch.from_numpy(residual),
+            torch.from_numpy(active),
+        )
+
+    @property
+    def spent(self) -> Tensor:
+        """(B,) whether each sample's evaluations are spent."""
+        return torch.from_numpy(self._counts >= self.settings.max_evaluations)
+
+
+def _numbers(x: Tensor) -> np.ndarray[Any, Any]:
+    return x.to("cpu", torch.float64).numpy()
 
 
 def run_foreign(
@@ -149,42 +164,49 @@ def run_foreign(
     phase: str = "forward",
     site: str = "",
 ) -> Solution:
-    """Solve by a foreign solver; its exceptions become return codes, its own result `original`."""
+    """Solve by a foreign solver; its exceptions become return codes, its own result `original`.
+
+    The best points it met are evaluated again and judged as those of any solver.
+    """
     if settings.fixed_budget:
         raise ValueError(f"{solver.name} decides itself when to stop: it has no fixed_budget mode")
     objective = Objective(problem, settings, scale)
+    evaluator, stats = objective.evaluator, objective.stats
     original: Any = None
-    otherwise = ReturnCode.FAILURE
     with torch.no_grad():
-        try:
-            if problem.batch:
-                objective.first()
+        judge = Judge(settings, objective.z0, is_root=evaluator.is_root, scale=objective.given)
+        if problem.batch:
+            objective.first()
+            # The first point is judged too: its residual is part of the scale.
+            judge(objective.z0, *evaluator.last, 1)
+            try:
                 original = solver.run(objective)
-        except Enough:
-            pass
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # whatever a foreign library raises is a failed solve
-            original = error
-    judge, layout = objective.judge, objective.layout
-    if objective.timed_out:
-        otherwise = ReturnCode.MAX_SECONDS
-    spent = (objective.counts >= settings.max_evaluations).to(judge.code.device)
-    code = judge.codes(otherwise)
-    code = torch.where(
-        spent & (code == ReturnCode.FAILURE), int(ReturnCode.MAX_EVALUATIONS), code
-    )
-    stats = objective.stats
+            except Enough:
+                pass
+            except (ImportError, MemoryError):
+                raise
+            except Exception as error:  # whatever a foreign library raises is a failed solve
+                original = error
+            evaluator.args, evaluator.rows = problem.args, None
+            fz, residual = evaluator(objective.value)
+            judge.joint = not objective.independent
+            judge(objective.value, fz, residual, int(stats.sample_evaluations.max()))
+        verdicts = judge.verdicts
+        otherwise = ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE
+        code = final_codes(settings, verdicts, otherwise)
+        spent = objective.spent.to(code.device) & (code == ReturnCode.FAILURE)
+        code = torch.where(spent, int(ReturnCode.MAX_EVALUATIONS), code)
     stats.history_bytes = None
-    # On the clock of one sample: evaluations of samples one by one run side by side.
+    # The clock of one sample: those that are solved one by one would run side by side.
     stats.evaluations = int(stats.sample_evaluations.max()) if problem.batch else 0
-    stats.seconds = time.perf_counter() - objective.evaluator.started
+    stats.seconds = time.perf_counter() - evaluator.started
+    layout = objective.layout
     return Solution(
-        value=layout.unpack(judge.value),
-        residual=judge.residual,
-        scale=judge.scale,
+        value=layout.unpack(verdicts.value),
+        residual=verdicts.residual,
+        scale=verdicts.scale,
         retcode=code,
-        ended=judge.ended,
+        ended=stats.sample_evaluations.clone(),
         stats=stats,
         trace=objective.trace(),
         solver=solver,

@@ -15,45 +15,45 @@ class History(NamedTuple):
     ----------
     buffer
         (B, capacity, D); nothing is allocated before it is needed.
-    count
+    used
         Vectors in use.
     newest
         Where the newest one stands; the order of the others does not matter.
     """
 
     buffer: Tensor
-    count: int
+    used: int
     newest: int
 
     @property
     def vectors(self) -> Tensor:
-        """(B, count, D) the vectors in use."""
-        return self.buffer[:, : self.count]
+        """(B, used, D) the vectors in use."""
+        return self.buffer[:, : self.used]
 
     def push(self, vector: Tensor, window: int | None = None) -> History:
-        """Return the history with ``vector`` (B, D) in it, in place of the oldest beyond ``window``.
+        """Return the history with ``vector`` (B, D), in place of the oldest beyond ``window``.
 
         Writes in place when grad is disabled.
         """
-        full = window is not None and self.count >= window
+        full = window is not None and self.used >= window
         if torch.is_grad_enabled():
             kept = self.vectors[:, 1:] if full else self.vectors
             buffer = torch.cat((kept, vector[:, None]), dim=1)
             return History(buffer, buffer.shape[1], buffer.shape[1] - 1)
-        buffer, count = self.buffer, self.count
+        buffer, used = self.buffer, self.used
         if full:
-            slot = (self.newest + 1) % count
+            slot = (self.newest + 1) % used
         else:
-            slot = count
+            slot = used
             if slot == buffer.shape[1]:
                 capacity = max(2 * slot, 4)
                 capacity = capacity if window is None else min(capacity, window)
                 grown = buffer.new_empty(buffer.shape[0], capacity, buffer.shape[2])
                 grown[:, :slot] = buffer
                 buffer = grown
-            count += 1
+            used += 1
         buffer[:, slot] = vector
-        return History(buffer, count, slot)
+        return History(buffer, used, slot)
 
 
 def empty(z: Tensor) -> History:

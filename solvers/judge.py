@@ -5,12 +5,13 @@ Everything is a tensor operation over the samples, so that nothing is read from 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from solvers.solution import ReturnCode
+from solvers.solver import map_tensors
 
 if TYPE_CHECKING:
     from solvers.loop import Settings
@@ -35,6 +36,20 @@ def norm(x: Tensor, kind: str) -> Tensor:
     return length / max(x.shape[1], 1) ** 0.5 if kind == "rms" else length
 
 
+class Verdicts(NamedTuple):
+    """What is known of each sample still being judged, all (rows,) but the value (rows, D)."""
+
+    value: Tensor  # the kept point
+    residual: Tensor  # its residual norm
+    scale: Tensor  # its scale
+    now: Tensor  # the residual norm at the last point
+    first: Tensor  # the residual norm at the first point
+    code: Tensor  # -1 while the sample goes on
+    ended: Tensor  # the last evaluation that was judged
+    anchor: Tensor  # the residual norm at the last progress
+    anchored: Tensor  # and its evaluation
+
+
 class Judge:
     """The verdict on each sample of a batch, point by point.
 
@@ -45,39 +60,44 @@ class Judge:
     ----------
     settings
         Tolerances, norm and budget.
+    z
+        (B, D) the first point.
     is_root
         Whether the residual is that of a root problem.
-    joint
-        Samples depend on each other: they end together, and the best iterate is that of the batch.
+    scale
+        (B,) the scale, if it is given.
     last
         Keep the last iterate, not the best (``Unrolled``).
+
+    Attributes
+    ----------
+    joint
+        Samples depend on each other: they end together, and the best iterate is that of the batch.
     """
 
     def __init__(
         self,
         settings: Settings,
+        z: Tensor,
         *,
         is_root: bool,
-        joint: bool = False,
-        last: bool = False,
         scale: Tensor | None = None,
+        last: bool = False,
     ) -> None:
-        self.settings, self.is_root, self.joint, self.last = settings, is_root, joint, last
-        self._given_scale = scale
-        self._first: Tensor | None = None
+        self.settings, self.is_root, self.last = settings, is_root, last
+        self.joint = False
+        self._given = None if scale is None else scale.detach()
+        self._rows: Tensor | None = None
+        self._whole: Verdicts | None = None
+        self.restart(z)
 
-    def begin(self, z: Tensor) -> None:
-        """Prepare the verdicts for the samples of z (B, D)."""
-        rows, device = z.shape[0], z.device
+    def restart(self, z: Tensor) -> None:
+        """Forget every verdict."""
+        z = z.detach()
         real = torch.float64 if z.dtype == torch.float64 else torch.float32
-        self.value = z.detach().clone()
-        self.residual = torch.full((rows,), torch.inf, dtype=real, device=device)
-        self.scale = torch.zeros(rows, dtype=real, device=device)
-        self.code = torch.full((rows,), -1, dtype=torch.long, device=device)
-        self.ended = torch.zeros(rows, dtype=torch.long, device=device)
-        self.now = self.residual.clone()
-        self._anchor = self.residual.clone()
-        self._anchored = torch.zeros(rows, dtype=torch.long, device=device)
+        size = torch.full((z.shape[0],), torch.inf, dtype=real, device=z.device)
+        none = torch.full((z.shape[0],), -1, dtype=torch.long, device=z.device)
+        self._current = Verdicts(z, size, size, size, size, none, none, size, none)
 
     @torch.no_grad()
     def __call__(
@@ -86,84 +106,91 @@ class Judge:
         fz: Tensor,
         residual: Tensor,
         evaluation: int,
-        rows: Tensor | None,
         failed: Tensor | None = None,
     ) -> Tensor:
-        """Judge the samples ``rows`` (all when ``None``) at z; return which of them go on (bools)."""
-        s = self.settings
+        """Judge the remaining samples at z (rows, D); return which of them go on (bools)."""
+        s, old = self.settings, self._current
         size = norm(residual.detach(), s.norm)
-        first = size if self._first is None else _pick(self._first, rows)
-        if self._first is None:
-            self._first = size
-        if self._given_scale is not None:
-            scale = _pick(self._given_scale, rows).to(size.dtype)
+        first = torch.where(torch.isinf(old.first), size, old.first)
+        if self._given is not None:
+            scale = self._given.to(size.dtype)
         elif self.is_root:
             scale = first
         else:
             scale = torch.maximum(norm(fz.detach(), s.norm), first)
-        finite = torch.isfinite(size)
-        meets = finite & (size <= s.abstol + s.reltol * scale)
+        meets = size <= s.abstol + s.reltol * scale
 
-        previous, anchored = _pick(self._anchor, rows), _pick(self._anchored, rows)
-        progress = size < (1 - PROGRESS) * previous
-        _put(self._anchor, rows, torch.where(progress, size, previous))
-        anchored = torch.where(progress, evaluation, anchored)
-        _put(self._anchored, rows, anchored)
-
-        code = _pick(self.code, rows)
-        if self.last or self.joint or s.fixed_budget:
-            code = torch.full_like(code, -1)  # nobody ended before: the latest verdict counts
-        code = _mark(code, meets, ReturnCode.SUCCESS)
-        code = _mark(code, ~finite, ReturnCode.NONFINITE)
+        progress = size < (1 - PROGRESS) * old.anchor
+        anchor = torch.where(progress, size, old.anchor)
+        anchored = torch.where(progress, evaluation, old.anchored)
+        code = torch.where(anchored <= evaluation - PATIENCE, int(ReturnCode.STALLED), -1)
+        code = torch.where(size > DIVERGED_BEYOND * first, int(ReturnCode.DIVERGED), code)
         if failed is not None:
-            code = _mark(code, failed.expand_as(code), ReturnCode.LINEAR_SOLVE_FAILED)
-        code = _mark(code, size > DIVERGED_BEYOND * first, ReturnCode.DIVERGED)
-        code = _mark(code, evaluation - anchored >= PATIENCE, ReturnCode.STALLED)
+            code = torch.where(failed, int(ReturnCode.LINEAR_SOLVE_FAILED), code)
+        code = torch.where(torch.isfinite(size), code, int(ReturnCode.NONFINITE))
+        code = torch.where(meets, int(ReturnCode.SUCCESS), code)
 
-        best, best_scale = _pick(self.residual, rows), _pick(self.scale, rows)
+        ended = torch.full_like(old.ended, evaluation)
         if self.last:
-            better = torch.ones_like(meets)
-        elif self.joint:
-            # One point for the whole batch: where the worst sample is nearest to its tolerance.
-            better = (self._excess(size, scale) < self._excess(best, best_scale)).expand_as(meets)
+            new = Verdicts(z.detach(), size, scale, size, first, code, ended, anchor, anchored)
         else:
-            better = (size < best) | meets
-        _put(self.code, rows, code)
-        _put(self.now, rows, size)
-        _put(self.residual, rows, torch.where(better, size, best))
-        _put(self.scale, rows, torch.where(better, scale, best_scale))
-        _put(self.ended, rows, torch.full_like(code, evaluation))
-        if not self.last:
-            _put(self.value, rows, torch.where(better[:, None], z, _pick(self.value, rows)))
+            better = (size < old.residual) | meets
+            if self.joint:
+                # One point for the batch: where the worst sample is nearest to its tolerance.
+                nearer = self._excess(size, scale) < self._excess(old.residual, old.scale)
+                better = nearer.expand_as(meets)
+            elif not s.fixed_budget:
+                # What ended between two reads of the device stays as it ended.
+                going = old.code < 0
+                better = better & going
+                code = torch.where(going, code, old.code)
+                ended = torch.where(going, ended, old.ended)
+            new = Verdicts(
+                torch.where(better[:, None], z, old.value),
+                torch.where(better, size, old.residual),
+                torch.where(better, scale, old.scale),
+                size,
+                first,
+                code,
+                ended,
+                anchor,
+                anchored,
+            )
+        self._current = new
         going = code < 0
         return going.any().expand_as(going) if self.joint else going
 
     def _excess(self, size: Tensor, scale: Tensor) -> Tensor:
         tolerance = self.settings.abstol + self.settings.reltol * scale
-        return torch.nan_to_num(size / tolerance.clamp_min(_tiny(size)), nan=torch.inf).amax()
+        ratio = size / tolerance.clamp_min(torch.finfo(size.dtype).tiny)
+        return torch.nan_to_num(ratio, nan=torch.inf).amax()
 
-    @torch.no_grad()
-    def codes(self, otherwise: ReturnCode) -> Tensor:
-        """Return the return codes (B,) at the kept points; ``otherwise`` where nothing else ended."""
-        meets = self.residual <= self.settings.abstol + self.settings.reltol * self.scale
-        code = torch.where(self.code <= 0, int(otherwise), self.code)
-        return torch.where(meets & torch.isfinite(self.residual), int(ReturnCode.SUCCESS), code)
+    def restrict(self, kept: Tensor) -> None:
+        """Go on with the rows ``kept`` (indices into the remaining ones) alone."""
+        self._whole = self.verdicts
+        self._rows = kept if self._rows is None else self._rows[kept]
+        self._current = map_tensors(lambda t: t[kept], self._current)
+        self._given = None if self._given is None else self._given[kept]
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """The verdicts on all samples."""
+        if self._whole is None or self._rows is None:
+            return self._current
+        rows = self._rows
+        return Verdicts(
+            *(w.index_copy(0, rows, c) for w, c in zip(self._whole, self._current, strict=True))
+        )
+
+    @property
+    def now(self) -> Tensor:
+        """(rows,) the residual norms of the remaining samples at the last point."""
+        return self._current.now
 
 
-def _tiny(x: Tensor) -> float:
-    return float(torch.finfo(x.dtype).tiny)
-
-
-def _mark(code: Tensor, where: Tensor, value: ReturnCode) -> Tensor:
-    return torch.where((code < 0) & where, int(value), code)
-
-
-def _pick(x: Tensor, rows: Tensor | None) -> Tensor:
-    return x if rows is None else x[rows]
-
-
-def _put(x: Tensor, rows: Tensor | None, value: Tensor) -> None:
-    if rows is None:
-        x.copy_(value)
-    else:
-        x[rows] = value
+def final_codes(settings: Settings, verdicts: Verdicts, otherwise: ReturnCode) -> Tensor:
+    """Return the return codes (B,) at the kept points; ``otherwise`` where nothing else ended."""
+    v = verdicts
+    meets = v.residual <= settings.abstol + settings.reltol * v.scale
+    code = torch.where(v.code <= 0, int(otherwise), v.code)
+    return torch.where(meets & torch.isfinite(v.residual), int(ReturnCode.SUCCESS), code)

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from solvers.evaluation import Evaluator
-from solvers.judge import Judge
+from solvers.judge import Judge, final_codes
 from solvers.options import Options
-from solvers.problem import Layout, Problem, State, parts
+from solvers.problem import Layout, Problem, parts
 from solvers.solution import ReturnCode, Solution, Trace
 from solvers.solver import BaseSolver, ForeignSolver, Solver, map_tensors, state_bytes
 
@@ -138,7 +138,7 @@ def _refuse_grad(problem: Problem) -> None:
 
 @contextlib.contextmanager
 def observe(listener: Listener) -> Iterator[None]:
-    """Announce every solve that finishes meanwhile, nested and backward ones too, to ``listener``."""
+    """Announce every solve that finishes meanwhile, nested and backward ones too."""
     with _lock:
         _listeners.append(listener)
     try:
@@ -204,6 +204,13 @@ def run(
 
 
 def started_from(problem: Problem, start: Solution) -> Problem:
+    """Return the problem with the value of an earlier solution as its start.
+
+    Raises
+    ------
+    ValueError
+        If that has another structure or batch size.
+    """
     old, new = Layout(problem.z0), Layout(start.value)
     if old.shapes != new.shapes or start.batch != problem.batch:
         raise ValueError(
@@ -252,15 +259,15 @@ class Iteration:
         self._divisible = self.independent
         self.judge = Judge(
             settings,
+            self.layout.pack(self.problem.z0),
             is_root=self.evaluator.is_root,
-            joint=self.joint,
-            last=differentiable,
             scale=per_sample(scale, self.layout, self.problem.batch),
+            last=differentiable,
         )
+        self.judge.joint = self.joint
         self._trace: list[tuple[int, float, Tensor, Tensor]] = []
         self._stop: ReturnCode | None = None
         self._one_row = False
-        self.judge.begin(self.layout.pack(self.problem.z0).detach())
 
     @property
     def evaluations(self) -> int:
@@ -270,7 +277,7 @@ class Iteration:
     @property
     def residual(self) -> Tensor:
         """(B,) the residual norms at the last point of each sample."""
-        return self.judge.now
+        return self.judge.verdicts.now
 
     def __iter__(self) -> Iterator[Iteration]:
         """Iterate: after every evaluated point, yield this object."""
@@ -332,15 +339,10 @@ class Iteration:
         return x.reshape(1, -1) if self._one_row else x
 
     def _judge(self, failed: Tensor | None) -> Tensor:
-        going = self.judge(
-            self.z, self.fz, self._residual, self.evaluations, self.evaluator.rows, failed
-        )
+        going = self.judge(self.z, self.fz, self._residual, self.evaluations, failed)
         if self.settings.trace is not None:
-            now, rows = self.judge.now, self.evaluator.rows
-            if self.settings.trace == "per_sample":
-                now = now.clone()
-            else:
-                now = (now if rows is None else now[rows]).amax()
+            whole = self.settings.trace == "per_sample"
+            now = self.residual.clone() if whole else self.judge.now.amax()
             seconds = time.perf_counter() - self.evaluator.started
             self._trace.append((self.evaluations, seconds, now, going.sum()))
         return going
@@ -378,6 +380,7 @@ class Iteration:
             return state
         self._weigh(state)
         self.evaluator.restrict(kept)
+        self.judge.restrict(kept)
         self.z, self.fz = self.z[kept], self.fz[kept]
         return map_tensors(lambda t: t[kept], state)
 
@@ -385,8 +388,8 @@ class Iteration:
         """Judge the samples together from now on, if they turned out to be coupled."""
         if coupled:
             self.joint = self.judge.joint = True
-            self.judge.begin(self.z)
-            self.judge(self.z, self.fz, self._residual, self.evaluations, None)
+            self.judge.restart(self.z)
+            self.judge(self.z, self.fz, self._residual, self.evaluations)
 
     def _weigh(self, state: Any) -> None:
         self.stats.history_bytes = max(self.stats.history_bytes or 0, state_bytes(state))
@@ -394,13 +397,13 @@ class Iteration:
     @property
     def solution(self) -> Solution:
         """The solution so far: the best iterate of each sample, judged."""
-        judge, layout = self.judge, self.layout
+        verdicts, layout = self.judge.verdicts, self.layout
         return Solution(
-            value=layout.unpack(self.z if self.graph else judge.value),
-            residual=judge.residual,
-            scale=judge.scale,
-            retcode=judge.codes(self._stop or ReturnCode.MAX_EVALUATIONS),
-            ended=judge.ended,
+            value=layout.unpack(self.z if self.graph else verdicts.value),
+            residual=verdicts.residual,
+            scale=verdicts.scale,
+            retcode=final_codes(self.settings, verdicts, self._stop or ReturnCode.MAX_EVALUATIONS),
+            ended=verdicts.ended,
             stats=self.stats,
             trace=self._stacked(),
             solver=self.solver,

@@ -38,7 +38,7 @@ class Newton(Solver):
     requires: ClassVar[frozenset[str]] = frozenset({"linearise", "blocks"})
     reference: ClassVar[str] = "Kelley 1995"
 
-    def init(self, z: Tensor, fz: Tensor) -> Tensor | None:  # noqa: ARG002
+    def init(self, z: Tensor, fz: Tensor) -> Tensor | None:
         """Check the size of the state; no solve has failed yet.
 
         Raises

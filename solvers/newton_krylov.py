@@ -52,7 +52,7 @@ class NewtonKrylov(Solver):
     requires: ClassVar[frozenset[str]] = frozenset({"linearise", "blocks"})
     reference: ClassVar[str] = "Eisenstat & Walker 1996; Knoll & Keyes 2004"
 
-    def init(self, z: Tensor, fz: Tensor) -> NewtonKrylovState:  # noqa: ARG002
+    def init(self, z: Tensor, fz: Tensor) -> NewtonKrylovState:
         """Return a state without a past."""
         failed = torch.zeros(z.shape[0], dtype=torch.bool, device=z.device)
         return NewtonKrylovState(None, None, failed)

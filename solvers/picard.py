@@ -31,7 +31,7 @@ class Picard(Solver):
     name: ClassVar[str] = "picard"
     reference: ClassVar[str] = "Picard 1890; Krasnoselskii 1955"
 
-    def init(self, z: Tensor, fz: Tensor) -> None:  # noqa: ARG002
+    def init(self, z: Tensor, fz: Tensor) -> None:
         """Return no state: the iteration has no memory."""
 
     def step(
@@ -39,7 +39,7 @@ class Picard(Solver):
         state: None,
         z: Tensor,
         fz: Tensor,
-        linearise: Linearise,  # noqa: ARG002
+        linearise: Linearise,
     ) -> tuple[Tensor, None]:
         """Return z + β (f(z) − z)."""
         return (fz if self.mixing == 1 else z + self.mixing * (fz - z)), state

@@ -179,9 +179,7 @@ class Layout:
         if not self.is_tuple:
             return flat.reshape(flat.shape[0], *self.shapes[0])
         pieces = torch.split(flat, self.sizes, dim=1)
-        return tuple(
-            p.reshape(flat.shape[0], *s) for p, s in zip(pieces, self.shapes, strict=True)
-        )
+        return tuple(p.reshape(flat.shape[0], *s) for p, s in zip(pieces, self.shapes, strict=True))
 
     def check(self, value: object, rows: int, evaluation: int) -> State:
         """Return what a cell returned, if it has the state's structure, shape and dtype.
@@ -197,7 +195,11 @@ class Layout:
         if isinstance(value, tuple) != self.is_tuple or not (
             isinstance(value, tuple | Tensor) and len(parts(value)) == len(self.shapes)
         ):
-            got = f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+            got = (
+                f"a tuple of {len(value)}"
+                if isinstance(value, tuple)
+                else f"a {type(value).__name__}"
+            )
             want = f"a tuple of {len(self.shapes)} tensors" if self.is_tuple else "a tensor"
             raise TypeError(f"{when} {got}, but the state is {want}")
         checked = []

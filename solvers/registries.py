@@ -2,7 +2,7 @@
 
 A registry turns a config into an object: ``{name: anderson, window: 10}`` becomes
 ``Anderson(window=10)``. Names are registered here, by another distribution's entry points, or
-written as ``module.path:attribute``.
+written as ``module.path:attribute`` or ``path/of/file.py:attribute``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
+import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from solvers.options import OptionError, as_config, check_value, field_types, unknown
@@ -118,7 +122,7 @@ class Registry(Generic[T]):
     def _import(self, target: str, path: str) -> Factory[T]:
         module, _, attribute = target.partition(":")
         try:
-            loaded: Any = importlib.import_module(module)
+            loaded: Any = _module(module)
         except ImportError as error:
             raise OptionError(f"{path}: cannot import '{module}': {error}") from error
         except Exception as error:  # a user's module may fail in any way while it is imported
@@ -253,6 +257,24 @@ class Registry(Generic[T]):
             tuple(sorted(getattr(factory, "requires", ()))),
             str(getattr(factory, "reference", "")),
         )
+
+
+def _module(name: str) -> types.ModuleType:
+    """Import a module by its name, or by the path of its file, under which it is then known."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, name)
+    if spec is None or spec.loader is None or not Path(name).is_file():
+        raise ImportError("there is no such file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _identity(**_: object) -> Any:

@@ -202,7 +202,11 @@ class Solution:
         failed = [i for i, code in enumerate(self.retcode.tolist()) if code == worst]
         first = failed[0]
         tolerance = self.settings.abstol + self.settings.reltol * float(self.scale[first])
-        where = f"sample {first}" if len(failed) == 1 else f"{len(failed)} of {self.batch} samples, first {first}"
+        where = (
+            f"sample {first}"
+            if len(failed) == 1
+            else f"{len(failed)} of {self.batch} samples, first {first}"
+        )
         return (
             f"{worst.name}: {where}, at evaluation {int(self.ended[first])}, residual"
             f" {float(self.residual[first]):.2e} against a tolerance of {tolerance:.2e};"

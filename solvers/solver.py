@@ -56,7 +56,7 @@ class Solver(BaseSolver, abc.ABC):
         The steps must be differentiable when grad is enabled: write in place only when it is not.
         """
 
-    def failed(self, state: Any) -> Tensor | None:  # noqa: ARG002
+    def failed(self, state: Any) -> Tensor | None:
         """Return (B,) bools: samples whose last linear solve failed; ``None`` if none can."""
         return None
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from implicit.explicit import explicit, refuse_closures
-from implicit.function import Equilibrium, Map, Rule
+from implicit.function import Map, Rule, equilibrium
 from implicit.gradients.base import Gradient
 from solvers import linear
 from solvers import registry as solver_registry
@@ -110,8 +110,7 @@ class Implicit(Gradient):
         rule = Rule(self.solver, reltol, self.max_products, settings.norm, self.on_failure, site)
         map_ = Map(flat, forward, rule, record, independent)
         z0 = layout.pack(given.z0).detach()
-        z = cast(Tensor, Equilibrium.apply(map_, z0, *given.args, *given.params))
+        z = equilibrium(map_, z0, *given.args, *given.params)
         solution = replace(found[-1], value=layout.unpack(z), record=record)
         found.clear()
         return solution
-

@@ -76,5 +76,6 @@ class Unrolled(Gradient):
             differentiable=True,
             **keywords,
         )
-        return replace(tail, settings=settings, attempts=(head, tail), stats=merged([head.stats, tail.stats]))
-
+        return replace(
+            tail, settings=settings, attempts=(head, tail), stats=merged([head.stats, tail.stats])
+        )

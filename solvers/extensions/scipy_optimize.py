@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from scipy import optimize
-from torch import Tensor
 
 from solvers.foreign import Enough, Objective
 from solvers.solver import ForeignSolver
@@ -47,9 +46,6 @@ class ScipyRoot(ForeignSolver):
         """Solve each sample by itself (all as one vector where samples depend on each other)."""
         results: list[Any] = []
         for rows in objective.groups:
-            if not objective.live(rows):
-                results.append(None)
-                continue
             try:
                 results.append(self._solve(objective, rows))
             except Enough:
@@ -60,18 +56,21 @@ class ScipyRoot(ForeignSolver):
                 results.append(error)  # this sample failed; the others have their turn
         return results
 
-    def _solve(self, objective: Objective, rows: Tensor) -> Any:
-        z0 = objective.z0[rows]
+    # Which options go with which method is checked here, by the classes below.
+    _root: ClassVar[Any] = staticmethod(optimize.root)
+
+    def _solve(self, objective: Objective, rows: int | slice) -> Any:
+        z0 = objective.z0[rows : rows + 1] if isinstance(rows, int) else objective.z0
 
         def residual(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             z = torch.as_tensor(x, dtype=z0.dtype).reshape(z0.shape).to(z0.device)
-            _, value = objective(z, rows)
+            value = objective(z, rows)
             objective.stats.syncs += 1
             return value.reshape(-1).to("cpu", torch.float64).numpy()
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            return optimize.root(
+            return self._root(
                 residual,
                 z0.reshape(-1).to("cpu", torch.float64).numpy(),
                 method=self.method,
@@ -142,7 +141,7 @@ class ScipyAnderson(ScipyRoot):
     name: ClassVar[str] = "scipy_anderson"
     method: ClassVar[str] = "anderson"
 
-    def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ARG002
+    def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return return window and regularisation, with −I as the first Jacobian of f(z) − z."""
         return {"M": self.window, "w0": self.regularisation, "alpha": 1.0}
 
@@ -173,7 +172,7 @@ class ScipyBroyden1(ScipyRoot):
     name: ClassVar[str] = "scipy_broyden1"
     method: ClassVar[str] = "broyden1"
 
-    def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ARG002
+    def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return rank and reduction, with −I as the first Jacobian of f(z) − z."""
         options: dict[str, Any] = {"reduction_method": self.reduction, "alpha": 1.0}
         return options if self.max_rank is None else {**options, "max_rank": self.max_rank}

@@ -53,7 +53,7 @@ class TorchLBFGS(ForeignSolver):
 
         def closure() -> Tensor:
             with torch.enable_grad():
-                _, residual = objective(z)
+                residual = objective(z)
                 loss = 0.5 * (residual * residual).sum()
             if loss.requires_grad:
                 (z.grad,) = torch.autograd.grad(loss, z)

@@ -76,5 +76,3 @@ class LinearSolver(BaseSolver, abc.ABC):
         norm
             ``l2``, ``rms`` or ``linf``, the norm of ``tolerance`` and of the result's residual.
         """
-
-

@@ -35,8 +35,8 @@ class Dense(LinearSolver):
         b: Tensor,
         *,
         tolerance: Tensor,
-        max_products: int,  # noqa: ARG002  the matrix takes D products, neither more nor less
-        precondition: Product | None = None,  # noqa: ARG002
+        max_products: int,
+        precondition: Product | None = None,
         norm: str = "l2",
     ) -> LinearResult:
         """Solve A x = b.

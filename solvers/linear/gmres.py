@@ -92,9 +92,10 @@ def arnoldi_solve(
         [torch.nn.functional.pad(c, (0, k + 1 - c.shape[1])) for c in columns], dim=2
     )
     y = _least_squares(hessenberg, beta)
-    coefficients = torch.cat((beta[:, None], torch.zeros_like(y)), dim=1) - (
-        hessenberg @ y[:, :, None]
-    )[:, :, 0]
+    coefficients = (
+        torch.cat((beta[:, None], torch.zeros_like(y)), dim=1)
+        - (hessenberg @ y[:, :, None])[:, :, 0]
+    )
     x = (y[:, None] @ basis.vectors[:, :k])[:, 0]
     r = (coefficients[:, None] @ basis.vectors)[:, 0]
     return Cycle(x, r, k, trace, basis.buffer.untyped_storage().nbytes(), reads)
@@ -112,7 +113,8 @@ def _least_squares(hessenberg: Tensor, beta: Tensor) -> Tensor:
     r = r + torch.diag_embed(torch.where(null, 1.0, 0.0).to(small))
     rhs = torch.where(null, 0.0, rhs)
     y = torch.linalg.solve_triangular(r, rhs[:, :, None], upper=True)[:, :, 0]
-    return y.to(hessenberg.dtype)
+    found: Tensor = y.to(hessenberg.dtype)
+    return found
 
 
 def _square(x: Tensor) -> Tensor:
@@ -122,7 +124,9 @@ def _square(x: Tensor) -> Tensor:
 def _length(x: Tensor) -> Tensor:
     """Return the lengths (B,) of the rows, 1 for a zero row, with finite derivatives."""
     zero = _square(x) <= 0
-    return torch.linalg.vector_norm(torch.where(zero[:, None], 1.0 / x.shape[1] ** 0.5, x), dim=1)
+    unit = 1.0 / max(x.shape[1], 1) ** 0.5
+    length: Tensor = torch.linalg.vector_norm(torch.where(zero[:, None], unit, x), dim=1)
+    return length
 
 
 @dataclass(frozen=True)

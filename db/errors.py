@@ -1,0 +1,19 @@
+"""The one exception of the store, and the help in its messages."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["StoreError", "closest"]
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the message says what, where, and what to do."""
+
+
+def closest(name: str, allowed: Iterable[str]) -> str:
+    """Say which names are allowed, the nearest one first: ``did you mean 'solver'? Allowed: …``."""
+    names = sorted(allowed)
+    folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
+    return f"{hint}Allowed: {', '.join(names)}"

@@ -1,0 +1,206 @@
+"""The one place that opens a store, and all that is read from one."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from db import queries, schema
+from db.dialects import DEFAULT_PATH, Database, database
+from db.errors import StoreError
+
+__all__ = ["Store", "connect", "default_url"]
+
+
+def default_url() -> str:
+    """The URL of the store: ``DEQ_STORE``, else ``sqlite:///results/store.db`` where one is.
+
+    A value without ``://`` is a path to a SQLite file.
+    """
+    return os.environ.get("DEQ_STORE", "").strip() or f"sqlite:///{DEFAULT_PATH.as_posix()}"
+
+
+def _database(url: str | os.PathLike[str] | None) -> Database:
+    text = os.fspath(url) if url is not None else default_url()
+    if "://" not in text:
+        text = f"sqlite:///{text}"
+    try:
+        return database(make_url(text))
+    except ArgumentError as error:
+        raise StoreError(
+            f"{text!r} names no store: write sqlite:///path/to/store.db, a plain path, "
+            "or postgresql://user@host/name"
+        ) from error
+
+
+def connect(url: str | os.PathLike[str] | None = None) -> Engine:
+    """Open a store for writing; make its tables when it is empty.
+
+    Several processes may do this at once with the same empty database.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path``, a plain path, ``postgresql://…``, or None for ``default_url()``.
+
+    Raises
+    ------
+    StoreError
+        The URL is not understood, the place cannot be written, it is another kind of file or
+        database, or it has another schema version. Nothing is made then.
+    """
+    place = _database(url)
+    engine = place.engine(readonly=False)
+    try:
+        with engine.begin() as connection:
+            place.lock(connection)
+            if _checked(place, connection) is None:
+                schema.create(connection)
+    except DBAPIError as error:
+        engine.dispose()
+        raise _unusable(place, error) from error
+    except StoreError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _checked(place: Database, connection: Connection) -> int | None:
+    """The schema version, None for an empty database; StoreError for one that is not ours."""
+    try:
+        found = schema.version(connection)
+    except StoreError as error:
+        raise StoreError(
+            f"{place.shown()} is no store of deq-lab ({error}): set DEQ_STORE to another place"
+        ) from error
+    if found is not None and found != schema.SCHEMA_VERSION:
+        remedy = "a newer deq-lab" if found > schema.SCHEMA_VERSION else "the deq-lab that made it"
+        raise StoreError(
+            f"the store {place.shown()} has schema version {found} and this deq-lab needs version "
+            f"{schema.SCHEMA_VERSION}: use {remedy}, or set DEQ_STORE to another store"
+        )
+    return found
+
+
+def _unusable(place: Database, error: DBAPIError) -> StoreError:
+    reason = " ".join(str(error.orig).split())
+    return StoreError(
+        f"the store {place.shown()} cannot be used ({reason}): "
+        "check that it is whole and may be read and written, or set DEQ_STORE to another store"
+    )
+
+
+class Store:
+    """A store, to read from. Never writes; holds nothing open between questions.
+
+    Every ``where`` is a filter such as ``solver.name=broyden and status=COMPLETED and reltol<1e-5``
+    (``db/where.py``). Every frame has the columns of its view (``docs/store.md``).
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path``, a plain path, ``postgresql://…``, or None for ``default_url()``.
+    create
+        Make an empty store first when there is none.
+
+    Raises
+    ------
+    StoreError
+        There is no store there, or it cannot be used; by every method too, for a filter, an id or a
+        statement that makes no sense.
+    """
+
+    def __init__(self, url: str | os.PathLike[str] | None = None, create: bool = False):
+        self.url = os.fspath(url) if url is not None else default_url()
+        self._database = _database(self.url)
+        if create:
+            connect(self.url).dispose()
+        self._engine = self._database.engine(readonly=True)
+        with self._reading() as connection:
+            if _checked(self._database, connection) is None:
+                raise StoreError(
+                    f"there is no store at {self._database.shown()}: "
+                    "run `make experiment`, or set DEQ_STORE to one"
+                )
+
+    def __repr__(self) -> str:
+        return f"Store({self._database.shown()!r})"
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _unusable(self._database, error) from error
+
+    def runs(self, where: str | None = None) -> pd.DataFrame:
+        """The rows of ``v_runs``, newest last."""
+        with self._reading() as connection:
+            return queries.rows(connection, "v_runs", where)
+
+    def solves(self, where: str | None = None) -> pd.DataFrame:
+        """The rows of ``v_solves``, by run and order."""
+        with self._reading() as connection:
+            return queries.rows(connection, "v_solves", where)
+
+    def gradients(self, where: str | None = None) -> pd.DataFrame:
+        """The rows of ``v_gradients``, by run and order."""
+        with self._reading() as connection:
+            return queries.rows(connection, "v_gradients", where)
+
+    def series(
+        self, where: str | None = None, names: str | Iterable[str] | None = None
+    ) -> pd.DataFrame:
+        """The logged metrics of the runs that ``where`` lets through, one row a point.
+
+        Columns: run_id, experiment, study, name, ord, step, value (nan and inf as logged), time
+        (UTC). ``names`` keeps only these series.
+        """
+        with self._reading() as connection:
+            return queries.series(connection, where, names)
+
+    def trace(self, solve_id: int) -> pd.DataFrame:
+        """The trace of one solve: evaluations, seconds, residual, active; empty without one."""
+        return self.traces([solve_id]).drop(columns="solve_id")
+
+    def traces(self, solve_ids: Iterable[int]) -> pd.DataFrame:
+        """The traces of several solves in one frame, with ``solve_id`` first."""
+        with self._reading() as connection:
+            return queries.traces(connection, solve_ids)
+
+    def run(self, name: int | str) -> dict[str, Any]:
+        """All about one run, by its number or the start of its uuid.
+
+        The columns of table ``run`` (config, result, info, meta and code as Python values,
+        fail_trace as text), ``environment`` (a dict or None), ``output`` (all that it printed) and
+        ``counts`` of its solves, gradients, series and points.
+        """
+        with self._reading() as connection:
+            return queries.run(connection, queries.run_id(connection, name))
+
+    def config(self, name: int | str) -> dict[str, Any]:
+        """The config of one run, by its number or the start of its uuid."""
+        config: dict[str, Any] = self.run(name)["config"]
+        return config
+
+    def trials(self, study: str, experiment: str | None = None) -> pd.DataFrame:
+        """The newest attempt at every trial of a study: trial, status, run_id."""
+        with self._reading() as connection:
+            return queries.trials(connection, study, experiment)
+
+    def query(self, sql: str) -> pd.DataFrame:
+        """The answer to one SELECT over the views (or tables).
+
+        The database is opened for reading only, and a statement that would write, change a setting
+        or attach a file is refused. Values come as the database gives them: JSON and, on SQLite,
+        times as text.
+        """
+        try:
+            return queries.sql(self._database, self._engine, sql)
+        except DBAPIError as error:
+            raise _unusable(self._database, error) from error

@@ -1,0 +1,384 @@
+"""Compare solvers and gradients: one model, one solver, one gradient, one seed, many tolerances.
+
+Each point (a tolerance, or a fixed budget of evaluations) is measured on its own: the forward
+solve with its trace, the backward with its own, the seconds of each, the bytes that autograd and
+the solver keep, and the gradient against a float64 reference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+import implicit
+import solvers
+from experiments import data, references
+from experiments.runner.commandline import command_line
+from experiments.runner.config import Config, Device, Seed
+from experiments.runner.recording import Recorder
+from experiments.runner.recording import experiment as define
+from implicit import gradients, models
+from implicit.gradients import Gradient
+from implicit.memory import saved_bytes
+from implicit.models import Model
+from solvers import BaseSolver, OptionError, Solution
+from solvers.problem import Layout
+
+Tolerance = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What ``compare`` measures.
+
+    Attributes
+    ----------
+    model, solver, gradient, data
+        Configs of registered things; ``gradient: null`` measures the forward alone, ``data: null``
+        takes the model's own.
+    data_sha256
+        The data's fingerprint; filled in, and checked if given.
+    reltol, max_evaluations
+        A number or a list, of which one may be a list: each entry is a point.
+    fixed_budget
+        Spend ``max_evaluations`` exactly.
+    batch
+        Samples.
+    train_steps, learning_rate
+        Steps of Adam before the measurement, by the default solver and the implicit gradient.
+    repeats, repeat_seconds
+        Timed solves a point, after a warm-up, at most; 1 times the only one. No repeat starts
+        after so many seconds of them.
+    device, dtype, autocast, threads
+        Where and how precisely; ``threads`` of torch on the CPU.
+    seed
+        Of weights and batches.
+    """
+
+    model: Config = field(
+        default_factory=lambda: {"name": "mlp"}, metadata={"registry": models.registry}
+    )
+    solver: Config = field(
+        default_factory=lambda: {"name": "anderson"}, metadata={"registry": solvers.registry}
+    )
+    gradient: Config | None = field(
+        default_factory=lambda: {"name": "implicit"},
+        metadata={"registry": gradients.registry, "optional": True},
+    )
+    data: Config | None = field(
+        default=None, metadata={"registry": data.registry, "optional": True}
+    )
+    data_sha256: str = ""
+    reltol: Tolerance | list[Tolerance] = 1e-3
+    abstol: Annotated[float, Field(ge=0)] = 0.0
+    norm: Literal["l2", "rms", "linf"] = "l2"
+    max_evaluations: Count | list[Count] = 100
+    fixed_budget: bool = False
+    batch: Count = 16
+    train_steps: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    repeats: Count = 5
+    repeat_seconds: Annotated[float, Field(gt=0)] = 1.0
+    device: Device = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    autocast: Literal["bfloat16"] | None = None
+    threads: Count = 1
+    seed: Seed = 0
+
+    def check(self) -> None:
+        """Check what concerns several fields.
+
+        Raises
+        ------
+        OptionError
+            With the field and what is allowed.
+        """
+        for name in ("reltol", "max_evaluations"):
+            if getattr(self, name) == []:
+                raise OptionError(f"{name} = []: expected a number or a list of numbers")
+        if isinstance(self.reltol, list) and isinstance(self.max_evaluations, list):
+            raise OptionError(
+                f"max_evaluations = {self.max_evaluations}: reltol is a list already, and only one"
+                " of the two may be"
+            )
+        solver = solvers.registry.build(self.solver, "solver")
+        native = not isinstance(solver, solvers.ForeignSolver)
+        if self.gradient is not None:
+            gradient = gradients.registry.build(self.gradient, "gradient")
+            if "native" in gradient.requires and not native:
+                raise OptionError(
+                    f"gradient.name = '{gradient.name}': it differentiates through the steps of"
+                    f" native solvers, and '{solver.name}' owns its loop: use 'implicit'"
+                )
+        if self.fixed_budget and not native:
+            raise OptionError(
+                f"fixed_budget = True: '{solver.name}' decides itself when to stop; use a native"
+                " solver"
+            )
+
+    def completed(self) -> CompareConfig:
+        """Return the config with the data that the model wants, and the sizes that it brings."""
+        model, dataset = data.resolve(self.model, self.data)
+        if self.data_sha256 not in ("", dataset.sha256):
+            raise OptionError(
+                f"data_sha256 = '{self.data_sha256}': the data set '{dataset.name}' here has"
+                f" {dataset.sha256}; its content differs, so the runs cannot be compared"
+            )
+        config = self.data if self.data is not None else {"name": dataset.name}
+        if config.get("name") in data.registry:
+            config = data.registry.complete(config, "data")
+        return replace(self, model=model, data=config, data_sha256=dataset.sha256)
+
+    @property
+    def points(self) -> list[tuple[float, int]]:
+        """The (reltol, max_evaluations) to measure, one after the other."""
+        tolerances = self.reltol if isinstance(self.reltol, list) else [self.reltol]
+        budgets = (
+            self.max_evaluations
+            if isinstance(self.max_evaluations, list)
+            else [self.max_evaluations]
+        )
+        return [(r, m) for r in tolerances for m in budgets]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model on a batch, a solver and a gradient, ready to be measured."""
+
+    config: CompareConfig
+    model: Model
+    x: Tensor
+    target: Tensor
+    solver: BaseSolver
+    gradient: Gradient | None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return str(self.config.model["name"])
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that act through the equilibrium."""
+        return [p for p in references.parts(self.model).parameters() if p.requires_grad]
+
+    def solve(self, reltol: float, max_evaluations: int) -> Solution:
+        """Solve forward, with the graph that the gradient needs."""
+        c = self.config
+        with torch.set_grad_enabled(self.gradient is not None), _autocast(c):
+            return implicit.solve(
+                references.problem(self.model, self.x, self.name),
+                self.solver,
+                self.gradient,
+                abstol=c.abstol,
+                reltol=reltol,
+                norm=c.norm,
+                max_evaluations=max_evaluations,
+                fixed_budget=c.fixed_budget,
+            )
+
+    def loss(self, solution: Solution) -> Tensor:
+        """Return the loss of a solution."""
+        with _autocast(self.config):
+            return self.model.loss(self.model.readout(solution.value), self.target)
+
+
+def _autocast(config: CompareConfig) -> torch.autocast:
+    kind = config.device.partition(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=config.autocast is not None)
+
+
+def prepare(config: CompareConfig) -> Bench:
+    """Build everything that a config names, on its device, trained for a few steps if asked."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    model = models.registry.build(config.model, "model")
+    dataset = data.load(config.data if _is_registered(config.data) else model.data)
+    dtype = getattr(torch, config.dtype)
+    for part in (model.inject, model.cell, model.readout):
+        if isinstance(part, nn.Module):
+            part.to(config.device, dtype)
+    stream = _on(dataset.batches("train", config.batch, config.seed), config.device, dtype)
+    gradient = config.gradient and gradients.registry.build(config.gradient, "gradient")
+    x, target = next(stream)
+    bench = Bench(
+        config,
+        model,
+        x,
+        target,
+        solvers.registry.build(config.solver, "solver"),
+        cast(Gradient | None, gradient),
+    )
+    if config.train_steps:
+        _train(bench, stream)
+    return bench
+
+
+def _is_registered(config: Config | None) -> bool:
+    name = str(config["name"]) if config else ""
+    return name in data.registry or ":" in name
+
+
+def _on(
+    stream: Iterator[tuple[Tensor, Tensor]], device: str, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for x, target in stream:
+        yield (
+            x.to(device, dtype if x.is_floating_point() else x.dtype),
+            target.to(device, dtype if target.is_floating_point() else target.dtype),
+        )
+
+
+def _train(bench: Bench, stream: Iterator[tuple[Tensor, Tensor]]) -> None:
+    """Train by the default solver and gradient, so that every compared solver meets one model."""
+    model = bench.model
+    optimiser = torch.optim.Adam(model.module().parameters(), lr=bench.config.learning_rate)
+    for _ in range(bench.config.train_steps):
+        x, target = next(stream)
+        solution = implicit.solve(references.problem(model, x, bench.name), reltol=1e-4)
+        loss = model.loss(model.readout(solution.value), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def timed(action: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Return the seconds that an action took, its work on the device included, and its result."""
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    result = action()
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start, result
+
+
+def repeated(action: Callable[[], Any], config: CompareConfig, first: float) -> list[float]:
+    """Return the seconds of repeats; of the first one alone where no repeat is wanted.
+
+    No repeat starts once they have taken ``repeat_seconds``.
+    """
+    if config.repeats == 1:
+        return [first]
+    seconds: list[float] = []
+    while len(seconds) < config.repeats and sum(seconds) <= config.repeat_seconds:
+        seconds.append(timed(action, config.device)[0])
+    return seconds
+
+
+def quartiles(prefix: str, seconds: list[float]) -> dict[str, float]:
+    """Return median and quartiles under ``prefix``, ``prefix_q1``, ``prefix_q3``."""
+    if len(seconds) == 1:
+        seconds = seconds * 2
+    q1, median, q3 = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {prefix: median, f"{prefix}_q1": q1, f"{prefix}_q3": q3}
+
+
+def measure(
+    bench: Bench, step: int, reltol: float, max_evaluations: int, recorder: Recorder
+) -> dict[str, float]:
+    """Measure one point and record it; return what a person looks at first."""
+    config, device = bench.config, bench.config.device
+
+    def solve() -> Solution:
+        return bench.solve(reltol, max_evaluations)
+
+    with saved_bytes(exclude=bench.model.module().parameters()) as saved:
+        seconds, solution = timed(solve, device)
+    kept = saved.bytes
+    forward = repeated(solve, config, seconds)
+    ord_ = recorder.solve(
+        solution, outer_step=step, repeats=len(forward), **quartiles("seconds", forward)
+    )
+    reached = {
+        "evaluations": float(solution.stats.evaluations),
+        "seconds": statistics.median(forward),
+    }
+    if bench.gradient is None:
+        return reached
+
+    loss = bench.loss(solution)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            loss, bench.parameters, retain_graph=True, materialize_grads=True
+        )
+
+    first, gradient = timed(backward, device)
+    backwards = repeated(backward, config, first)
+    adjoint = solution.adjoint
+    adjoint_ord = None
+    if adjoint is not None:
+        adjoint_ord = recorder.solve(
+            adjoint, outer_step=step, repeats=len(backwards), **quartiles("seconds", backwards)
+        )
+    known = references.reference(bench.model, bench.x, bench.target, bench.name)
+    z = Layout(solution.value).pack(solution.value).detach().cpu().double()
+    compared = compare(gradient, list(known.gradient.values()))
+    recorder.gradient(
+        outer_step=step,
+        solve_ord=ord_,
+        adjoint_ord=adjoint_ord,
+        target="parameters",
+        method=bench.gradient.name,
+        options=solvers.as_config(bench.gradient),
+        reference=known.sentence,
+        fwd_residual=float(solution.residual.amax()),
+        bwd_residual=None if adjoint is None else float(adjoint.residual.amax()),
+        reltol=reltol,
+        dtype=config.dtype,
+        kept_bytes=kept,
+        history_bytes=solution.stats.history_bytes,
+        products=None if adjoint is None else adjoint.stats.vjps,
+        loss=float(loss.detach()),
+        loss_ref=known.loss,
+        state_err=float((z - known.z).norm() / known.z.norm()),
+        **quartiles("forward_seconds", forward),
+        **quartiles("backward_seconds", backwards),
+        **compared,
+    )
+    return {**reached, "gradient_error": compared["rel_err"]}
+
+
+def compare(gradient: tuple[Tensor, ...], reference: list[Tensor]) -> dict[str, Any]:
+    """Return relative error, cosine, norms and their ratio of a gradient against its reference."""
+    g = torch.cat([t.detach().cpu().double().flatten() for t in gradient])
+    r = torch.cat([t.flatten() for t in reference])
+    size, true = float(g.norm()), float(r.norm())
+    return {
+        "rel_err": float((g - r).norm()) / true if true else float(size > 0),
+        "cosine": float(g @ r) / (size * true) if size and true else float(size == true),
+        "norm": size,
+        "norm_ref": true,
+        "norm_ratio": size / true if true else float("nan"),
+        "n": g.numel(),
+    }
+
+
+def main(config: CompareConfig, recorder: Recorder) -> dict[str, float]:
+    """Measure every point; the result is that of the last one."""
+    bench = prepare(config)
+    # The first solve of a process imports and compiles; none of the points should pay for that.
+    budget = 3 if not config.fixed_budget else 1
+    warm = bench.solve(0.5, budget)
+    if bench.gradient is not None:
+        torch.autograd.grad(bench.loss(warm), bench.parameters, materialize_grads=True)
+    reached: dict[str, float] = {}
+    for step, (reltol, max_evaluations) in enumerate(config.points):
+        reached = measure(bench, step, reltol, max_evaluations, recorder)
+    return reached
+
+
+experiment = define(CompareConfig, main, "compare")
+
+if __name__ == "__main__":
+    command_line(experiment)

@@ -1,0 +1,252 @@
+"""Running a study: the trials that are missing, live, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from db import Store, StoreError
+from db.schema import Run
+from db.store import connect
+from experiments import catalogue, errors
+from experiments.runner import config as configs
+from experiments.runner.config import Device
+from experiments.runner.engines import Engine, Event, Kind, LocalProcesses, Raised
+from experiments.runner.trials import Trial, expand
+from experiments.studies import Study
+from solvers.options import check_value
+
+if TYPE_CHECKING:
+    from experiments.runner.progress import Display
+
+DONE = "COMPLETED"
+CHANGED = "SOURCE CHANGED"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call of a study would do.
+
+    Attributes
+    ----------
+    trials
+        All, in the order of the file.
+    missing
+        Those whose newest attempt is not completed, or ran another version of a user's file.
+    status
+        Status of the newest attempt of each trial, if there was one.
+    """
+
+    study: Study
+    trials: Sequence[Trial]
+    missing: Sequence[Trial]
+    status: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no result."""
+
+    trial: Trial
+    status: str
+    run_id: int | None
+    message: str
+
+
+@dataclass
+class Summary:
+    """How a call of a study went."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 after failed trials, 130 after ctrl-C."""
+        return errors.INTERRUPTED if self.interrupted else int(bool(self.failures))
+
+
+def plan(
+    study: Study, overrides: Mapping[str, Any], *, device: str = "auto", store: str | None = None
+) -> Plan:
+    """Check every trial of a study and find out which are missing from the store.
+
+    ``overrides`` goes over every trial, and so does ``device`` (``auto`` is resolved here); on a
+    CUDA device the study's ``gpu`` sections count. The store is made if there is none.
+
+    Raises
+    ------
+    OptionError, StoreError
+        Before anything ran.
+    """
+    from experiments.runner.recording import config_class
+
+    place = f"{study.path}:{study.line(('experiment',))}: experiment"
+    experiment = catalogue.load(study.experiment, place)
+    configured = config_class(experiment)
+    chosen = check_value(Device, overrides.get("device", device), "device")
+    if chosen.startswith("cuda"):
+        study = study.on_gpu()
+    over = (
+        {**overrides, "device": chosen} if "device" in configs.defaults(configured) else overrides
+    )
+    trials = expand(study, configured, over, strict=not overrides)
+    opened = Store(store, create=True)
+    newest = opened.trials(study.name, str(experiment.path))
+    status: dict[str, str] = dict(zip(newest["trial"], newest["status"], strict=True))
+    run_ids: dict[str, int] = dict(zip(newest["trial"], newest["run_id"], strict=True))
+    for trial in trials:
+        if status.get(trial.id) == DONE and configs.source_files(trial.config):
+            run = opened.run(int(run_ids[trial.id]))
+            if not _same_sources(trial.config, run["code"]["sources"]):
+                status[trial.id] = CHANGED
+    missing = [trial for trial in trials if status.get(trial.id) != DONE]
+    return Plan(study, trials, missing, status)
+
+
+def _same_sources(config: Mapping[str, Any], recorded: Sequence[Sequence[str]]) -> bool:
+    """Whether the user's own files in a config are those that a run had (name, md5)."""
+    digests = {digest for _, digest in recorded}
+    files = configs.source_files(config)
+    return all(hashlib.md5(file.read_bytes()).hexdigest() in digests for file in files)
+
+
+def run(
+    plan: Plan,
+    display: Display,
+    *,
+    store: str | None = None,
+    workers: int = 1,
+    engine: Engine | None = None,
+) -> Summary:
+    """Run the missing trials of a plan and return how it went.
+
+    A trial that raises or whose process dies is counted and left behind. Ctrl-C ends the running
+    trials, which are then recorded as interrupted, and leaves the rest for the next call.
+
+    Raises
+    ------
+    StoreError
+        The store was lost on the way.
+    """
+    engine = engine or LocalProcesses(workers)
+    trials = {trial.id: trial for trial in plan.missing}
+    specs = {
+        trial.id: {
+            "experiment": plan.study.experiment,
+            "config": dict(trial.config),
+            "study": plan.study.name,
+            "trial": trial.id,
+            "store": store,
+            "path": list(sys.path),
+        }
+        for trial in plan.missing
+    }
+    summary = Summary()
+    running: dict[str, tuple[int, str]] = {}
+    began = time.monotonic()
+    try:
+        events = engine.imap("experiments.runner.study:run_trial", specs)
+        with display, _terminable(), contextlib.closing(events):  # type: ignore[type-var]
+            for event in events:
+                if event.kind is Kind.REPORTED:
+                    running[event.key] = event.value
+                elif event.kind is Kind.STARTED:
+                    display.started(trials[event.key].label)
+                else:
+                    failure = _ended(event, trials[event.key], running.pop(event.key, None), store)
+                    status = failure.status if failure else DONE
+                    summary.counts[status] += 1
+                    if failure:
+                        summary.failures.append(failure)
+                    display.ended(
+                        trials[event.key].label, status, failure.message if failure else None
+                    )
+    except KeyboardInterrupt:
+        summary.interrupted = True
+    finally:
+        for _, uuid in running.values():  # those that could not record their end
+            _mark_died(store, uuid, "the study ended and its worker did not answer")
+        summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _ended(
+    event: Event, trial: Trial, run: tuple[int, str] | None, store: str | None
+) -> Failure | None:
+    """Return the failure of a trial that ended, or None."""
+    if event.kind is Kind.RETURNED:
+        outcome = event.value
+        if outcome["status"] == DONE:
+            return None
+        return Failure(trial, outcome["status"], outcome["run_id"], outcome["error"])
+    run_id, uuid = run or (None, None)
+    if event.kind is Kind.DIED:
+        if uuid is not None:
+            _mark_died(store, uuid, event.value)
+        return Failure(trial, "DIED", run_id, event.value)
+    if event.kind is Kind.INTERRUPTED:
+        return Failure(trial, "INTERRUPTED", run_id, "its process was interrupted")
+    raised: Raised = event.value
+    if raised.type == StoreError.__name__:  # every other trial would end in the same way
+        raise StoreError(raised.message)
+    # Before its run began: nothing is in the store that could tell more.
+    return Failure(trial, "FAILED", run_id, f"{raised.type}: {raised.message}\n{raised.trace}")
+
+
+def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
+    """Run one trial in a worker; ``report`` gets the run's id and uuid once it is recorded."""
+    sys.path.extend(place for place in spec["path"] if place not in sys.path)
+    from experiments.runner.recording import run_experiment
+
+    outcome = run_experiment(
+        catalogue.load(spec["experiment"]),
+        spec["config"],
+        store=spec["store"],
+        study=spec["study"],
+        trial=spec["trial"],
+        on_start=lambda run_id, uuid: report((run_id, uuid)),
+    )
+    return {"status": outcome.status, "run_id": outcome.run_id, "error": outcome.error}
+
+
+def _mark_died(store: str | None, uuid: str, message: str) -> None:
+    """Record the end of a run whose process can no longer do so."""
+    runs = Run.__table__
+    row = {"status": "DIED", "stopped_at": datetime.now(UTC), "fail_message": message}
+    engine = connect(store)
+    with engine.begin() as connection:
+        died = update(runs).where(runs.c.uuid == uuid, runs.c.status == "RUNNING")  # type: ignore[arg-type]
+        connection.execute(died, row)
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a study as ctrl-C does, with the exit code of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(errors.TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
