@@ -107,38 +107,34 @@ class SQLite:
         return engine
 
     def _check(self, readonly: bool) -> None:
-        directory = self.path.parent
-        exists = self.path.is_file()
-        if readonly and not self.path.exists():
-            raise self._absent()
-        if not exists and self.path.exists():
-            raise StoreError(f"the store {self.shown()} is no file: name a file, set DEQ_STORE")
-        if not directory.is_dir():
-            if self.path.absolute() != DEFAULT_PATH.absolute():
-                raise StoreError(
-                    f"the directory of the store {self.shown()} does not exist: "
-                    "make it, or set DEQ_STORE to another file"
-                )
-            try:
-                directory.mkdir(exist_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"the directory of the store {self.shown()} cannot be made "
-                    f"({error.strerror}): set DEQ_STORE to a file that can be written"
-                ) from error
-        if exists:
-            try:
-                with self.path.open("rb") as file:
-                    head = file.read(len(self.MAGIC))
-            except OSError as error:
-                raise self._unusable(error.strerror or str(error)) from error
-            if not head and readonly:
+        try:
+            if readonly and not self.path.exists():
                 raise self._absent()
-            if head and head != self.MAGIC:
-                raise StoreError(
-                    f"{self.shown()} is not a SQLite database: "
-                    "set DEQ_STORE to another file, or move this one away"
-                )
+            if self.path.exists() and not self.path.is_file():
+                raise StoreError(f"the store {self.shown()} is no file: name a file, set DEQ_STORE")
+            if not self.path.parent.is_dir():
+                if self.path.absolute() != DEFAULT_PATH.absolute():
+                    raise StoreError(
+                        f"the directory of the store {self.shown()} does not exist: "
+                        "make it, or set DEQ_STORE to another file"
+                    )
+                self.path.parent.mkdir(exist_ok=True)
+            head = self._head()
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error)) from error
+        if readonly and not head:
+            raise self._absent()
+        if head and head != self.MAGIC:
+            raise StoreError(
+                f"{self.shown()} is not a SQLite database: "
+                "set DEQ_STORE to another file, or move this one away"
+            )
+
+    def _head(self) -> bytes:
+        if not self.path.exists():
+            return b""
+        with self.path.open("rb") as file:
+            return file.read(len(self.MAGIC))
 
     def _absent(self) -> StoreError:
         return StoreError(
@@ -171,10 +167,12 @@ class SQLite:
         try:
             connection.execute("SELECT 1 FROM sqlite_master")
         except sqlite3.OperationalError as error:
-            if not re.search("unable to open|readonly", str(error)):
+            log = self.path.with_name(f"{self.path.name}-wal")
+            unread = log.exists() and log.stat().st_size > 0
+            if unread or not re.search("unable to open|readonly", str(error)):
                 raise
-            # A write-ahead log wants a file of its own beside the database, even to read; where none
-            # can be made nobody writes, and the file may be taken as it is.
+            # A write-ahead log wants a file of its own beside the database, even to read; where
+            # none can be made nobody writes, and the file may be taken as it is.
             connection.close()
             connection = self._connect("mode=ro&immutable=1")
             connection.execute("SELECT 1 FROM sqlite_master")
@@ -193,13 +191,15 @@ class SQLite:
             raise self._unusable(str(error)) from error
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
-        # SQLite does not wait here, as it does elsewhere, while another process does the same.
         end = time.monotonic() + PATIENCE
         while True:
             try:
                 if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
                     return
-                connection.execute("PRAGMA journal_mode=WAL")
+                tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+                if not tables or "schema_version" in tables:  # someone else's stays as it is
+                    # SQLite does not wait here, as elsewhere, while another process does the same
+                    connection.execute("PRAGMA journal_mode=WAL")
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > end:
@@ -286,8 +286,9 @@ class PostgreSQL:
 
     def query(self, engine: Engine, sql: str) -> tuple[list[str], Rows]:
         """See ``Database``. The statement becomes a cursor in a READ ONLY transaction."""
-        # DECLARE … CURSOR FOR takes one SELECT and nothing else: nothing can end the transaction.
-        with engine.connect() as connection, connection.begin():
+        # DECLARE … CURSOR FOR takes one SELECT and nothing else, so nothing can end the transaction,
+        # and closing the connection rolls it back.
+        with engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             try:
                 with driver.cursor(name="deq_query") as cursor:

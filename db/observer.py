@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from db.encode import Plain, clean, number, snapshot
 from db.errors import StoreError
 from db.machine import environment, process
-from db.outbox import Outbox
+from db.outbox import Outbox, uninterrupted
 from db.records import gradient_row, run_row, solve_row
 from db.writer import Output, Points, SqlWriter, Writer
 
@@ -248,7 +248,7 @@ class RunObserver(SacredObserver):
             return
         if self.run_id is None:
             return
-        with self._quietly("the end"):
+        with self._quietly("the end"), uninterrupted():
             self._joined = True
             self._outbox.flush()
             self._writer.close()
@@ -271,12 +271,13 @@ class RunObserver(SacredObserver):
                 )
             row = {"uuid": self.uuid} | row | self._columns | process(host_info)
             place = environment(host_info, ex_info.get("dependencies", ()), self._given_environment)
-            self._writer = SqlWriter(self._url)
-            try:
-                self.run_id, self.uuid = self._writer.start(row, place)
-            except DBAPIError as error:
-                self._writer.close()
-                raise StoreError(f"the store refused the run: {error.orig}") from error
+            with uninterrupted():
+                self._writer = SqlWriter(self._url)
+                try:
+                    self.run_id, self.uuid = self._writer.start(row, place)
+                except DBAPIError as error:
+                    self._writer.close()
+                    raise StoreError(f"the store refused the run: {error.orig}") from error
             self._started_at = row.get("started_at")
             return self.run_id
 
@@ -284,11 +285,12 @@ class RunObserver(SacredObserver):
         with self._lock:
             if self.run_id is None:
                 raise StoreError("there is no run yet: records belong to a run that has started")
-            try:
-                self._outbox.deliver(event)
-            finally:
-                if self._joined:  # a late event has opened the database again
-                    self._writer.close()
+            with uninterrupted():
+                try:
+                    self._outbox.deliver(event)
+                finally:
+                    if self._joined:  # a late event has opened the database again
+                        self._writer.close()
 
     def _stop(self, status: str, at: datetime, details: dict[str, Any]) -> None:
         if self.run_id is None or threading.get_ident() in self._refused:

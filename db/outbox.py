@@ -1,17 +1,42 @@
 """Events on their way into a database that may be busy or away for a while."""
 
 import logging
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from db.errors import StoreError
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "uninterrupted"]
 
 LOG = logging.getLogger(__name__)
 Event = Callable[[], None]
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let ctrl-C (SIGINT) and SIGTERM wait until the block is left.
+
+    An exception out of a signal handler may fall on any line of SQLAlchemy or the driver, and lose
+    a connection of the pool with its transaction, and with it the record of how the run ended.
+    """
+    came: list[int] = []
+    kept = {}
+    if threading.current_thread() is threading.main_thread():  # the others get no signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not None:  # None: not Python's, and not to be put back
+                kept[number] = signal.signal(number, lambda n, _: came.append(n))
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 class Outbox:
@@ -64,7 +89,7 @@ class Outbox:
                     raise StoreError(f"the store refused a record: {_reason(error)}") from error
                 LOG.error("the store refused a record: %s", _reason(error))
             except BaseException:
-                self._tried = True  # ctrl-C: whether it was stored is not known
+                self._tried = True  # whether it was stored is not known
                 raise
             else:
                 self._waiting.popleft()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from db import queries, schema
@@ -26,8 +26,8 @@ def default_url() -> str:
 
 def _database(url: str | os.PathLike[str] | None) -> Database:
     text = os.fspath(url) if url is not None else default_url()
-    if "://" not in text:
-        text = f"sqlite:///{text}"
+    if "://" not in text:  # a path, whose own ? and % are no part of a URL
+        return database(URL.create("sqlite", database=text))
     try:
         return database(make_url(text))
     except ArgumentError as error:

@@ -12,18 +12,15 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import errors
+from experiments import errors, tables
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
     from db import Store
 
 REGISTRIES = {
@@ -64,11 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:
-    importlib.import_module("experiments.runner.guard").check()
+    importlib.import_module("experiments.runner")  # makes sure that our packages are ours
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        result = deq.main(
-            None if argv is None else list(argv), prog_name="deq", standalone_mode=False
-        )
+        result = deq.main(words, prog_name="deq", standalone_mode=False, obj=words)
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
@@ -101,13 +97,6 @@ where_option = click.option(
 )
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    # Not a terminal: as wide as it takes, so that nothing is cut off.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-
-
 def _registry_command(name: str, places: tuple[str, ...]) -> Callable[[bool], int]:
     @deq.command(name, help=f"List the {name}: options, defaults, what they need, references.")
     @json_option
@@ -115,7 +104,7 @@ def _registry_command(name: str, places: tuple[str, ...]) -> Callable[[bool], in
         registries = [_attribute(place) for place in places]
         entries = {r.kind: [r.describe(n) for n in r.names()] for r in registries}
         if as_json:
-            _print_json(
+            tables.print_json(
                 [
                     {"kind": kind, **dataclasses.asdict(entry)}
                     for kind, found in entries.items()
@@ -124,7 +113,7 @@ def _registry_command(name: str, places: tuple[str, ...]) -> Callable[[bool], in
             )
         else:
             for kind, found in entries.items():
-                _console().print(_entries_table(kind, found))
+                tables.console().print(tables.entries_table(kind, found))
         return 0
 
     return command
@@ -139,24 +128,6 @@ def _attribute(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _entries_table(kind: str, entries: Iterable[Any]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"{kind}s" if not kind.endswith("a") else kind, title_justify="left")
-    for column in ("name", "what it is", "options", "needs", "reference"):
-        table.add_column(column, overflow="fold")
-    for entry in entries:
-        options = ", ".join(
-            option.name if option.required else f"{option.name}={option.default}"
-            for option in entry.options
-        )
-        needs = ", ".join(entry.requires)
-        what = entry.summary or entry.error
-        table.add_row(entry.name, Text(what), Text(options), needs, Text(entry.reference))
-    return table
-
-
 @deq.command()
 @json_option
 def studies(as_json: bool) -> int:
@@ -165,18 +136,13 @@ def studies(as_json: bool) -> int:
 
     found = [registry.get(name) for name in registry.names()]
     if as_json:
-        _print_json(
+        tables.print_json(
             [{k: getattr(s, k) for k in ("name", "experiment", "title", "question")} for s in found]
         )
         return 0
-    from rich.table import Table
-
-    table = Table()
-    for column in ("name", "experiment", "title", "question"):
-        table.add_column(column, overflow="fold")
     for study in found:
-        table.add_row(study.name, study.experiment, study.title, study.question)
-    _console().print(table)
+        click.echo(f"{study.name}: {study.title} (experiment {study.experiment})")
+        click.echo(f"  {study.question}" if study.question else "")
     return 0
 
 
@@ -222,7 +188,9 @@ def run(ctx: click.Context, experiment: str, words: tuple[str, ...]) -> int:
 @click.option("--report", "with_report", is_flag=True, help="Write the study's report at the end.")
 @click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
 @store_option
+@click.pass_context
 def study(  # noqa: PLR0917  # click passes by name
+    ctx: click.Context,
     name: str,
     words: tuple[str, ...],
     workers: int,
@@ -239,22 +207,21 @@ def study(  # noqa: PLR0917  # click passes by name
     \b
     deq study compare with model.name=mypackage.mymodel:build
     """
-    from db import default_url
     from experiments.runner import config, progress
     from experiments.runner import study as runner
     from experiments.studies import find
 
     chosen = find(name)
     plan = runner.plan(chosen, config.parse(_after_with(words)), device=device, store=store)
-    console = _console()
-    console.print(progress.plan_line(plan, store or default_url()), soft_wrap=True, markup=False)
+    console = tables.console()
+    console.print(progress.plan_line(plan), soft_wrap=True, markup=False)
     if dry_run:
         console.print(progress.plan_table(plan))
         return 0
     summary = runner.run(
         plan, progress.display(console, len(plan.missing)), store=store, workers=workers
     )
-    console.print(progress.summary_view(plan, summary, shlex.join(["deq", *sys.argv[1:]])))
+    console.print(progress.summary_view(plan, summary, shlex.join(["deq", *ctx.obj])))
     if with_report and not summary.interrupted:
         _report(chosen.name, store, None, None)
     return summary.exit_code
@@ -282,7 +249,8 @@ def list_runs(where: str | None, as_json: bool, as_csv: bool, store: str | None)
     """List the runs, newest last; JSON and CSV have every column."""
     frame = _open(store).runs(where)
     shown = frame if as_json or as_csv else frame[[c for c in RUN_COLUMNS if c in frame]]
-    return _print_frame(shown, as_json, as_csv)
+    tables.print_frame(shown, as_json=as_json, as_csv=as_csv)
+    return 0
 
 
 @runs.command()
@@ -293,18 +261,13 @@ def show(run_id: str, as_json: bool, store: str | None) -> int:
     """Show all of the run with this number or start of a uuid."""
     found = _open(store).run(run_id)
     if as_json:
-        _print_json(found)
+        tables.print_json(found)
         return 0
-    from experiments.runner.config import flatten
-
-    for key, value in flatten(found).items():
-        # Sacred lists every option of its own; the JSON has those that were not given too.
-        if value is None or value == [] or (key.startswith("meta.options") and value is False):
-            continue
-        text = str(value)
-        if "\n" in text:
-            text = "\n" + "\n".join(f"  {line}" for line in text.rstrip().splitlines())
-        click.echo(f"{key}: {text}")
+    # Sacred lists every option of its own; the JSON has those that were not given too.
+    options = found["meta"].get("options", {}) if found.get("meta") else {}
+    for name in [name for name, value in options.items() if value is False]:
+        del options[name]
+    tables.print_facts(found)
     return 0
 
 
@@ -321,7 +284,8 @@ def query(sql: str, as_json: bool, as_csv: bool, store: str | None) -> int:
     \b
     deq query "select solver, avg(evaluations) from v_solves where phase='forward' group by solver"
     """
-    return _print_frame(_open(store).query(sql), as_json, as_csv)
+    tables.print_frame(_open(store).query(sql), as_json=as_json, as_csv=as_csv)
+    return 0
 
 
 @deq.command()
@@ -340,7 +304,7 @@ def _report(name: str, store: str | None, where: str | None, out: str | None) ->
     opened = _open(store)
     study = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     page = reports.render(study, opened, Path(out) if out else None, where)
-    console = _console()
+    console = tables.console(no_terminal=120)
     console.print(reports.terminal_summary(study, opened, where))
     console.print(f"report: {page}", soft_wrap=True, markup=False)
     return 0
@@ -350,49 +314,3 @@ def _open(store: str | None) -> Store:
     from db import Store
 
     return Store(store)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-
-
-def _print_frame(frame: pd.DataFrame, as_json: bool, as_csv: bool) -> int:
-    if as_json:
-        import json
-
-        _print_json(
-            json.loads(frame.to_json(orient="records", date_format="iso", double_precision=15))
-        )
-    elif as_csv:
-        click.echo(frame.to_csv(index=False), nl=False)
-    else:
-        _console().print(_frame_table(frame))
-    return 0
-
-
-def _frame_table(frame: pd.DataFrame) -> Any:
-    import pandas as pd
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(str(name), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(Text(_cell(value)) for value in row))
-    return table
-
-
-def _cell(value: Any) -> str:
-    import pandas as pd
-
-    if not isinstance(value, list | dict) and pd.isna(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, pd.Timestamp):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)

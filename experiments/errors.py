@@ -16,7 +16,6 @@ _MISTAKES = {
     "solvers.options": ("OptionError",),
     "db.errors": ("StoreError",),
     "experiments.runner.guard": ("ForeignPackageError",),
-    "experiments.runner.study": ("StudyError",),
     "sacred.utils": ("ConfigError", "NamedConfigNotFoundError", "MissingConfigError"),
 }
 

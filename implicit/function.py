@@ -129,9 +129,7 @@ class Equilibrium(torch.autograd.Function):
             for t, d in zip(tensors, tangents[2:], strict=True)
         ]
         moved = product_forward(lambda *t: map_.function(z, *t), tuple(tensors), tuple(given))
-        return cast(
-            Tensor, Equilibrium.apply(tangent(map_), torch.zeros_like(z), moved, z, *tensors)
-        )
+        return equilibrium(tangent(map_), torch.zeros_like(z), moved, z, *tensors)
 
     @staticmethod
     def vmap(

@@ -84,6 +84,10 @@ class Evaluator:
         self.rows = self._pick(kept)
         self._last = None
 
+    def forget(self) -> None:
+        """Keep no graph, not even the one that is kept now."""
+        self.keep_last, self._last = False, None
+
     def divisible(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
         """Whether the rows ``kept`` evaluated alone give what they gave in the batch.
 

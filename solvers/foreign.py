@@ -54,6 +54,7 @@ class Objective:
         self._counts = np.zeros(b, dtype=np.int64)
         self._met = np.zeros(b, dtype=bool)
         self._points: list[tuple[np.ndarray[Any, Any], float, np.ndarray[Any, Any]]] = []
+        self._limit = settings.max_evaluations - 1  # the last one judges the answer
 
     def first(self) -> None:
         """Evaluate z0 on the batch, and find out whether samples are independent."""
@@ -63,7 +64,8 @@ class Objective:
             half = torch.arange(self.problem.batch // 2, device=self.z0.device)
             blocks = self.evaluator.linearise(self.z0, self.z0.shape).blocks()
             self.independent = blocks and self.evaluator.divisible(self.z0, fz, half)
-            self.evaluator.keep_last = False
+            self._limit -= blocks
+            self.evaluator.forget()
         self._note(self.z0, fz, residual, slice(None))
 
     @property
@@ -81,21 +83,37 @@ class Objective:
         """
         s = self.settings
         part = slice(rows, rows + 1) if isinstance(rows, int) else rows
-        if self._met[part].all() or self._counts[part].max() >= s.max_evaluations:
+        if self._met[part].all() or self._counts[part].max() >= self._limit:
             raise Enough
         if s.max_seconds and time.perf_counter() - self.evaluator.started > s.max_seconds:
             self.timed_out = True
             raise Enough
-        # Slices are views: nothing is copied, and all samples are the batch itself.
-        self.evaluator.args = tuple(a[part] for a in self._args)
-        self.evaluator.rows = part
-        fz, residual = self.evaluator(z)
+        fz, residual = self._evaluate(z, part)
         self._note(z.detach(), fz, residual, part)
         return residual
 
     def excess(self, rows: int | slice) -> float:
         """Return the last residual over the tolerance, of the worst of these samples."""
         return float(np.max(self._excess[rows]))
+
+    def again(self) -> tuple[Tensor, Tensor]:
+        """Return f and the residual (B, D) at the best points.
+
+        They are evaluated in the groups in which they were found: in a batch of another size the
+        last digits differ, and a point that met a tight tolerance might miss it.
+        """
+        pairs = []
+        for rows in self.groups:
+            part = slice(rows, rows + 1) if isinstance(rows, int) else rows
+            pairs.append(self._evaluate(self.value[part], part))
+        fz, residual = zip(*pairs, strict=True)
+        return torch.cat(fz), torch.cat(residual)
+
+    def _evaluate(self, z: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        # Slices are views: nothing is copied, and all samples are the batch itself.
+        self.evaluator.args = tuple(a[part] for a in self._args)
+        self.evaluator.rows = part
+        return self.evaluator(z)
 
     @torch.no_grad()
     def _note(self, z: Tensor, fz: Tensor, residual: Tensor, part: slice) -> None:
@@ -148,7 +166,7 @@ class Objective:
     @property
     def spent(self) -> Tensor:
         """(B,) whether each sample's evaluations are spent."""
-        return torch.from_numpy(self._counts >= self.settings.max_evaluations)
+        return torch.from_numpy(self._counts >= self._limit)
 
 
 def _numbers(x: Tensor) -> np.ndarray[Any, Any]:
@@ -187,9 +205,8 @@ def run_foreign(
                 raise
             except Exception as error:  # whatever a foreign library raises is a failed solve
                 original = error
-            evaluator.args, evaluator.rows = problem.args, None
-            fz, residual = evaluator(objective.value)
             judge.joint = not objective.independent
+            fz, residual = objective.again()
             judge(objective.value, fz, residual, int(stats.sample_evaluations.max()))
         verdicts = judge.verdicts
         otherwise = ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE

@@ -122,13 +122,14 @@ class Judge:
 
         progress = size < (1 - PROGRESS) * old.anchor
         anchor = torch.where(progress, size, old.anchor)
-        anchored = torch.where(progress, evaluation, old.anchored)
-        code = torch.where(anchored <= evaluation - PATIENCE, int(ReturnCode.STALLED), -1)
-        code = torch.where(size > DIVERGED_BEYOND * first, int(ReturnCode.DIVERGED), code)
+        anchored = old.anchored.masked_fill(progress, evaluation)
+        code = torch.full_like(old.code, -1)
+        code.masked_fill_(anchored <= evaluation - PATIENCE, int(ReturnCode.STALLED))
+        code.masked_fill_(size > DIVERGED_BEYOND * first, int(ReturnCode.DIVERGED))
         if failed is not None:
-            code = torch.where(failed, int(ReturnCode.LINEAR_SOLVE_FAILED), code)
-        code = torch.where(torch.isfinite(size), code, int(ReturnCode.NONFINITE))
-        code = torch.where(meets, int(ReturnCode.SUCCESS), code)
+            code.masked_fill_(failed, int(ReturnCode.LINEAR_SOLVE_FAILED))
+        code.masked_fill_(~torch.isfinite(size), int(ReturnCode.NONFINITE))
+        code.masked_fill_(meets, int(ReturnCode.SUCCESS))
 
         ended = torch.full_like(old.ended, evaluation)
         if self.last:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from experiments.report import words
 from experiments.report.colours import Look
 
-Kind = Literal["text", "series", "count", "seconds", "bytes", "error", "number", "codes"]
+Kind = Literal["text", "series", "count", "seconds", "bytes", "error", "cosine", "number", "codes"]
 Spec = dict[str, Any]
 
 
@@ -179,7 +179,8 @@ def layout(table: Table) -> Layout:
     units = {c.key: _unit(c, frame) for c in table.columns}
     best = {c.key: _best(frame, c, table.choice) for c in table.columns}
     rows = []
-    for index, row in enumerate(frame.to_dict("records")):
+    for index, record in enumerate(frame.to_dict("records")):
+        row = {str(key): value for key, value in record.items()}
         cells = [
             _cell(c, row, units[c.key], index in best[c.key], table.looks) for c in table.columns
         ]
@@ -228,17 +229,13 @@ def _cell(
 ) -> Cell:
     value = row.get(column.key)
     if column.kind == "codes":
-        codes = [
-            (name, f"{number:g}", name == "SUCCESS") for name, number in (value or {}).items() if number
-        ]
-        tip = "" if words.missing(row.get("message")) else str(row["message"])
-        return Cell("", " ".join(name for name, _, _ in codes), tip, codes=codes)
+        return _codes(value or {}, row.get("message"))
     if column.kind in ("text", "series"):
         text = "–" if words.missing(value) else str(value)
         return Cell(text, text, look=looks.get(text) if column.kind == "series" else None)
     if value is None or words.missing(value):
         return Cell("–", "")
-    write = {"error": words.small, "count": words.count, "number": _number}.get(column.kind)
+    write = _WRITERS.get(column.kind)
     scaled = words.digits(value / unit[0])
     text = write(value) if write else scaled
     low, high = row.get(f"{column.key}_lo"), row.get(f"{column.key}_hi")
@@ -249,5 +246,27 @@ def _cell(
     return Cell(text, repr(float(value)), tip, best)
 
 
-def _number(value: float) -> str:
-    return words.digits(value, 6)
+def _codes(ended: Mapping[str, float], message: object) -> Cell:
+    """Return how samples ended: those that did not converge, by retcode, or that all did."""
+    total = sum(ended.values())
+    bad = {name: number for name, number in ended.items() if name != "SUCCESS" and number}
+    shown = [(name, f"{number:g}/{total:g}", False) for name, number in bad.items()]
+    codes = shown or [(name, "", True) for name in ended]
+    tip = "" if words.missing(message) else str(message)
+    return Cell("", " ".join(name for name, _, _ in codes), tip, codes=codes)
+
+
+def _number(value: words.Number) -> str:
+    return "–" if value is None else words.digits(value, 5)
+
+
+def _cosine(value: words.Number) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+_WRITERS: Mapping[str, words.Writer] = {
+    "error": words.small,
+    "count": words.count,
+    "cosine": _cosine,
+    "number": _number,
+}

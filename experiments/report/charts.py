@@ -26,7 +26,7 @@ _LABELS: Mapping[AxisKind, str] = {
     "count": "format(datum.value, ',')",
     "seconds": "format(datum.value, '~s') + 's'",
     "bytes": "datum.value == 0 ? '0' : format(datum.value, '~s') + 'B'",
-    "error": "format(datum.value, datum.value < 0.01 || datum.value >= 1000 ? '.0e' : '~r')",
+    "error": "datum.value == 1 ? '1' : replace(format(datum.value, '.0e'), '+', '')",
     "number": "format(datum.value, '~g')",
 }
 
@@ -50,16 +50,6 @@ def _config(ink: str, soft: str, grid: str, paper: str) -> Spec:
             "domain": False,
             "ticks": False,
             "labelPadding": 6,
-        },
-        "legend": {
-            "labelColor": ink,
-            "titleColor": soft,
-            "labelFontSize": 12,
-            "titleFontSize": 12,
-            "titleFontWeight": "normal",
-            "symbolSize": 90,
-            "symbolStrokeWidth": 2,
-            "labelLimit": 260,
         },
         "title": {
             "color": ink,
@@ -149,7 +139,10 @@ def linear_scale(title: str, kind: AxisKind, *, zero: bool = True) -> dict[str, 
 
 
 class Series:
-    """The encodings that give each series its look, with one legend for all of them.
+    """The encodings that give each series its look, and the legend that shows it.
+
+    The legend is a panel of its own: Vega's cannot show line, dash and shape together. A click on a
+    name there lets the other series fade.
 
     Parameters
     ----------
@@ -158,25 +151,20 @@ class Series:
     field
         The column that names the series.
     title
-        Of the legend, if it needs one.
+        What stands before the names in the legend.
     """
 
-    def __init__(
-        self, looks: Mapping[str, Look], field: str = "solver", title: str | None = None
-    ) -> None:
+    def __init__(self, looks: Mapping[str, Look], field: str = "solver", title: str = "") -> None:
         self._looks = looks
         self._field = f"{field}:N"
-        self._legend = alt.Legend(title=title, orient="top", direction="horizontal", columns=6)
+        self._title = title
+        self.name = field
+        self._picked = alt.selection_point(name=f"picked_{field}", fields=[field], toggle="true")
 
-    def _scale(self, values: Sequence[Any]) -> alt.Scale:
-        return alt.Scale(domain=list(self._looks), range=list(values))
-
-    def _common(self, values: Sequence[Any], *, legend: bool = True) -> dict[str, Any]:
-        return {
-            "sort": list(self._looks),
-            "scale": self._scale(values),
-            "legend": self._legend if legend else None,
-        }
+    def _as(self, channel: type[Any], values: Sequence[Any]) -> Any:
+        domain = list(self._looks)
+        scale = alt.Scale(domain=domain, range=list(values))
+        return channel(self._field, sort=domain, scale=scale, legend=None)
 
     @property
     def _colours(self) -> list[str]:
@@ -185,54 +173,109 @@ class Series:
     @property
     def stroke(self) -> alt.Stroke:
         """Colour of lines and outlines."""
-        return alt.Stroke(self._field, **self._common(self._colours))
+        return self._as(alt.Stroke, self._colours)  # type: ignore[no-any-return]
 
     @property
     def colour(self) -> alt.Color:
-        """Colour of filled marks, lines and text."""
-        return alt.Color(self._field, **self._common(self._colours))
-
-    @property
-    def text_colour(self) -> alt.Color:
-        """The same without a legend."""
-        return alt.Color(self._field, **self._common(self._colours, legend=False))
+        """Colour of text."""
+        return self._as(alt.Color, self._colours)  # type: ignore[no-any-return]
 
     @property
     def fill(self) -> alt.Fill:
-        """Colour of an area, without a legend."""
-        return alt.Fill(self._field, **self._common(self._colours, legend=False))
+        """Colour of areas and of points."""
+        return self._as(alt.Fill, self._colours)  # type: ignore[no-any-return]
 
     @property
     def dash(self) -> alt.StrokeDash:
         """Dash of lines."""
         dashes = [list(look.dash) or [1, 0] for look in self._looks.values()]
-        return alt.StrokeDash(self._field, **self._common(dashes))
+        return self._as(alt.StrokeDash, dashes)  # type: ignore[no-any-return]
 
     @property
     def shape(self) -> alt.Shape:
         """Shape of points."""
         shapes = [look.shape for look in self._looks.values()]
-        return alt.Shape(self._field, **self._common(shapes))
+        return self._as(alt.Shape, shapes)  # type: ignore[no-any-return]
 
     def fill_if(self, predicate: str) -> Any:
         """Fill with the series' colour where ``predicate`` holds; the paper shows elsewhere."""
         return alt.when(predicate).then(self.fill).otherwise(alt.value(alt.ExprRef("paper")))
 
+    def seen(self, opacity: float = 1.0) -> Any:
+        """Opacity of what is not faded by a click on the legend."""
+        shown = alt.value(opacity)
+        return alt.when(self._picked).then(shown).otherwise(alt.value(0.07 * opacity))
 
-def panel(chart: alt.Chart | alt.LayerChart) -> Spec:
+    def legend(self, width: int = 900) -> tuple[Spec, list[Spec]]:
+        """Return the legend as a panel, and its rows, the data set ``legend_FIELD``.
+
+        Parameters
+        ----------
+        width
+            Pixels that the names may take before they go on in the next line.
+        """
+        letter, glyph, line = 6.7, 28, 20
+        start = letter * len(self._title) + (14 if self._title else 0)
+        rows: list[Spec] = []
+        x, y = start, line / 2
+        for name in self._looks:
+            end = x + glyph + 6 + letter * len(name)
+            if end > width and x > start:
+                x, y, end = start, y + line, start + end - x
+            place = {"x": x, "middle": x + glyph / 2, "right": x + glyph, "end": end, "y": y}
+            title = "" if rows else self._title
+            rows.append({self.name: name, **place, "text": x + glyph + 6, "title": title})
+            x = end + 20
+        height = y + line / 2
+        base = alt.Chart(alt.NamedData(name=f"legend_{self.name}"), width=width, height=height)
+        up = alt.Y("y:Q", scale=alt.Scale(domain=[0, height], reverse=True), axis=None)
+
+        def at(column: str) -> alt.X:
+            return alt.X(f"{column}:Q", scale=alt.Scale(domain=[0, width]), axis=None)
+
+        target = base.mark_rule(strokeWidth=line - 2, opacity=0, cursor="pointer")
+        rule = base.mark_rule(strokeWidth=2).encode(
+            x=at("x"), x2="right:Q", y=up, stroke=self.stroke, strokeDash=self.dash
+        )
+        point = base.mark_point(size=60, strokeWidth=1.6).encode(
+            x=at("middle"), y=up, stroke=self.stroke, fill=self.fill, shape=self.shape
+        )
+        text = base.mark_text(align="left", baseline="middle", fontSize=12).encode(
+            x=at("text"), y=up, text=self._field
+        )
+        said = base.mark_text(align="left", baseline="middle", fontSize=12).encode(
+            x=alt.value(0), y=alt.value(line / 2), text="title:N"
+        )
+        shown = [mark.encode(opacity=self.seen()) for mark in (rule, point, text)]
+        spec = panel(alt.layer(*shown, said))
+        hit = panel(target.encode(x=at("x"), x2="end:Q", y=up))
+        hit["params"] = [_definition(self._picked)]
+        spec["layer"].insert(0, hit)
+        return spec, rows
+
+
+def panel(chart: alt.Chart | alt.LayerChart | alt.FacetChart) -> Spec:
     """Return one panel as a mapping.
 
     Panels are put together as mappings: Altair copies a chart at every level it is nested in, which
     takes longer than all the rest of a report.
     """
-    spec: Spec = chart.to_dict(context={"pre_transform": False})
+    spec: Spec = chart.to_dict(validate=False, context={"pre_transform": False})
     return {key: value for key, value in spec.items() if key not in ("$schema", "config")}
+
+
+def _definition(parameter: alt.Parameter) -> Spec:
+    definition = parameter.param
+    assert definition is not alt.Undefined
+    spec: Spec = definition.to_dict()  # type: ignore[union-attr]
+    return spec
 
 
 def assemble(
     panels: Sequence[Spec],
     data: Mapping[str, Sequence[Spec]],
     *,
+    legends: Sequence[Series] = (),
     columns: int = 2,
     spacing: int = 40,
     params: Sequence[alt.Parameter] = (),
@@ -241,20 +284,23 @@ def assemble(
 
     The same panels and rows give the same mapping, whenever it is made.
     """
+    drawn = [(series, *series.legend()) for series in legends]
+    rows = {**data, **{f"legend_{series.name}": names for series, _, names in drawn}}
+    body: Spec = {"concat": list(panels), "columns": columns, "spacing": spacing}
     spec: Spec = {
         "$schema": alt.SCHEMA_URL,
         "config": LIGHT,
-        "datasets": {name: list(rows) for name, rows in data.items()},
-        "concat": list(panels),
-        "columns": columns,
-        "spacing": spacing,
+        "datasets": {name: list(found) for name, found in rows.items()},
+        "vconcat": [*(legend for _, legend, _ in drawn), body],
+        "spacing": 16,
     }
     if params:
-        spec["params"] = [parameter.param.to_dict() for parameter in params]
+        spec["params"] = [_definition(parameter) for parameter in params]
     return spec
 
 
-def svg(spec: Spec) -> str:
-    """Return the figure as SVG, without any network."""
-    drawn: str = vl_convert.vegalite_to_svg(spec, vl_version=VL_VERSION)
+def svg(spec: Spec, title: str) -> str:
+    """Return the figure as SVG with its title, without any network."""
+    titled = spec | {"title": {"text": title, "fontSize": 15, "offset": 14}}
+    drawn: str = vl_convert.vegalite_to_svg(titled, vl_version=VL_VERSION)
     return drawn

@@ -38,8 +38,8 @@ _SPARE_DASH: tuple[tuple[int, ...], ...] = ((8, 3, 2, 3), (1, 2), (10, 4))
 _SPARE_SHAPE = ("diamond", "cross", "triangle-down")
 
 GRADIENTS: Mapping[str, Look] = {
-    "unrolled": Look("#B4235A"),
-    "implicit": Look("#4C51C6"),
+    "unrolled": Look("#D0346F"),
+    "implicit": Look("#6A6FE0"),
     "checkpointed": Look("#C77D0A"),
     "reversible": Look("#2E8B7F"),
     "jacobian_free": Look("#7A8B2A"),

@@ -18,23 +18,97 @@ from db import Store, StoreError
 from experiments.report import labels
 from experiments.report.words import missing
 
-_SOLVE_COLUMNS = (
-    "solve_id run_id seed outer_step phase site problem solver options iterations evaluations"
-    " sample_evaluations jvps vjps history_bytes retcode retcodes converged message residual_first"
-    " residual_last residual_relative seconds seconds_q1 seconds_q3 repeats abstol reltol norm"
-    " max_evaluations fixed_budget dtype device batch dim"
-).split()
-_GRADIENT_COLUMNS = (
-    "gradient_id solve_id target gradient reference rel_err cosine norm_ratio kept_bytes"
-    " history_bytes forward_seconds forward_seconds_q1 forward_seconds_q3 backward_seconds"
-    " backward_seconds_q1 backward_seconds_q3 products loss loss_ref state_err adjoint_retcode"
-    " adjoint_converged adjoint_message"
-).split()
-_RUN_COLUMNS = (
-    "id uuid experiment study trial status started_at stopped_at seconds seed model solver gradient"
-    " adjoint data train_steps dtype device threads config_hash fail_type fail_message host python"
-    " torch cpu gpu"
-).split()
+_SOLVE_COLUMNS = [
+    "solve_id",
+    "run_id",
+    "seed",
+    "outer_step",
+    "phase",
+    "site",
+    "problem",
+    "solver",
+    "options",
+    "iterations",
+    "evaluations",
+    "sample_evaluations",
+    "jvps",
+    "vjps",
+    "history_bytes",
+    "retcode",
+    "retcodes",
+    "converged",
+    "message",
+    "residual_first",
+    "residual_last",
+    "residual_relative",
+    "seconds",
+    "seconds_q1",
+    "seconds_q3",
+    "repeats",
+    "abstol",
+    "reltol",
+    "norm",
+    "max_evaluations",
+    "fixed_budget",
+    "dtype",
+    "device",
+    "batch",
+    "dim",
+]
+_GRADIENT_COLUMNS = [
+    "gradient_id",
+    "solve_id",
+    "target",
+    "gradient",
+    "reference",
+    "rel_err",
+    "cosine",
+    "norm_ratio",
+    "kept_bytes",
+    "history_bytes",
+    "forward_seconds",
+    "forward_seconds_q1",
+    "forward_seconds_q3",
+    "backward_seconds",
+    "backward_seconds_q1",
+    "backward_seconds_q3",
+    "products",
+    "loss",
+    "loss_ref",
+    "state_err",
+    "adjoint_retcode",
+    "adjoint_converged",
+    "adjoint_message",
+]
+_RUN_COLUMNS = [
+    "id",
+    "uuid",
+    "experiment",
+    "study",
+    "trial",
+    "status",
+    "started_at",
+    "stopped_at",
+    "seconds",
+    "seed",
+    "model",
+    "solver",
+    "gradient",
+    "adjoint",
+    "data",
+    "train_steps",
+    "dtype",
+    "device",
+    "threads",
+    "config_hash",
+    "fail_type",
+    "fail_message",
+    "host",
+    "python",
+    "torch",
+    "cpu",
+    "gpu",
+]
 
 
 @dataclass(frozen=True)
@@ -169,9 +243,10 @@ def _points(
     points["history_bytes"] = points["history_bytes"].fillna(points["gradient_history_bytes"])
     points["fixed_budget"] = points["fixed_budget"].fillna(0.0) > 0
     points["met"] = points["converged"].fillna(0.0) >= 1.0
-    devices = points.dropna(subset=["device"]).groupby("run_id")["device"].first()
+    known = points.dropna(subset=["device"])
+    devices = {int(k): str(v) for k, v in zip(known["run_id"], known["device"], strict=True)}
     for column, named in (
-        ("case", labels.case_labels(configs, {int(k): str(v) for k, v in devices.items()})),
+        ("case", labels.case_labels(configs, devices)),
         ("solver", labels.solver_labels(configs)),
         ("gradient", labels.gradient_labels(configs)),
     ):

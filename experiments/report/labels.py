@@ -1,7 +1,7 @@
 """What tells the selected runs apart: cases, and the options that distinguish two of one name.
 
 Runs are compared within a *case*: a model and every setting of the problem that differs between the
-runs. Two runs of one solver with different options are two series, called by the options that differ.
+runs. Two runs of one solver with different options are two series, told apart by those options.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def case_labels(runs: Mapping[int, Flat], devices: Mapping[int, str]) -> dict[in
 
 
 def _is_setting(key: str) -> bool:
-    start = key.split(".")[0]
+    start = key.split(".", maxsplit=1)[0]
     return start not in ("solver", "gradient") and start not in _EFFORT and key != "model.name"
 
 
@@ -113,6 +113,4 @@ def _short(value: object) -> str:
 
 def base_name(label: str) -> str:
     """Return the name in a label, without the options beside it."""
-    return label.split(" (")[0]
-
-
+    return label.split(" (", maxsplit=1)[0]

@@ -91,7 +91,9 @@ def per_seed(points: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
     # Runs without a seed are told apart from every other seed, and grouped together.
     frame["seed"] = frame["seed"].fillna(-1)
     grouped = frame.groupby([*by, "seed"], sort=False, dropna=False)
-    return grouped.agg(value=("value", "median"), low=("low", "min"), high=("high", "max")).reset_index()
+    return grouped.agg(
+        value=("value", "median"), low=("low", "min"), high=("high", "max")
+    ).reset_index()
 
 
 @dataclass(frozen=True)
@@ -139,5 +141,8 @@ def least(measured: pd.DataFrame, name: str) -> Best | None:
         if not beaten:
             tied.append(str(other))
     return Best(
-        tuple(tied), float(medians[first]), int(len(best)), {str(k): float(v) for k, v in medians.items()}
+        tuple(tied),
+        float(medians[first]),
+        len(best),
+        {str(k): float(v) for k, v in medians.items()},
     )

@@ -19,7 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from db import Store
-from experiments.report import charts
+from experiments.report import charts, words
 from experiments.report.blocks import Block, Figure, Layout, Row, Section, Table, layout, slug
 from experiments.report.frames import load
 from experiments.report.pages import Page, page_of
@@ -27,6 +27,7 @@ from experiments.report.pages import Page, page_of
 __all__ = ["render"]
 
 RESULTS = Path("results")
+_GLOBALS = "Object.assign(window, { vega, vegaLite, vegaEmbed });"
 
 
 def render(study: str, store: Store, out: Path | None = None, where: str | None = None) -> Path:
@@ -59,7 +60,12 @@ def render(study: str, store: Store, out: Path | None = None, where: str | None 
     folder = out if out is not None else RESULTS / own
     html = _html(study, page)
     tables = _tables(page)
-    figures = {f.name: charts.svg(f.spec) for s in page.sections for f in s.blocks if isinstance(f, Figure)}
+    figures = {
+        block.name: charts.svg(block.spec, block.title)
+        for section in page.sections
+        for block in section.blocks
+        if isinstance(block, Figure)
+    }
     if out is None:  # a folder that somebody names may hold what is theirs
         for name in ("figures", "tables"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -134,7 +140,9 @@ def _view(block: Block) -> Any:
         return _json(block.spec)
     if isinstance(block, Table):
         shown = layout(block)
-        groups = [_Group(c, list(rows)) for c, rows in groupby(shown.rows, key=lambda row: row.choice)]
+        groups = [
+            _Group(c, list(rows)) for c, rows in groupby(shown.rows, key=lambda row: row.choice)
+        ]
         return _TableView(shown, groups, _data_url(csv(block.frame)))
     return None
 
@@ -153,19 +161,21 @@ def _data_url(text: str) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments.report", "assets"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["tidy"] = words.unbroken
+    return environment
 
 
 @functools.cache
 def _runtime() -> str:
     """Return Vega, Vega-Lite and its embedding as one script."""
-    script: str = vl_convert.javascript_bundle(vl_version=charts.VL_VERSION)
+    script: str = vl_convert.javascript_bundle(_GLOBALS, vl_version=charts.VL_VERSION)
     return script.replace("</script", "<\\/script")
 
 
@@ -185,12 +195,16 @@ def _html(study: str, page: Page) -> str:
         }
         for section in page.sections
     ]
-    return _environment().get_template("page.html.j2").render(
-        study=study,
-        page=page,
-        sections=sections,
-        style=_asset("style.css"),
-        script=_asset("page.js"),
-        runtime=_runtime(),
-        dark=_json(charts.DARK),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            study=study,
+            page=page,
+            sections=sections,
+            style=_asset("style.css"),
+            script=_asset("page.js"),
+            runtime=_runtime(),
+            dark=_json(charts.DARK),
+        )
     )

@@ -28,12 +28,18 @@ def overview(frames: Frames) -> list[Markup]:
     counts = runs["status"].value_counts()
     total = plural(len(runs), "run")
     if list(counts.index) == ["COMPLETED"]:
-        text = sentence("{}, all completed.", total) if len(runs) > 1 else sentence("1 run, completed.")
+        text = (
+            sentence("{}, all completed.", total)
+            if len(runs) > 1
+            else sentence("1 run, completed.")
+        )
     else:
         ended = [f"{number} {_STATUS.get(str(s), str(s))}" for s, number in counts.items()]
         text = sentence("{}: {}.", total, listed(ended))
     if frames.superseded:
-        text += sentence(" {} of the same trials are left out.", plural(frames.superseded, "earlier attempt"))
+        text += sentence(
+            " {} of the same trials are left out.", plural(frames.superseded, "earlier attempt")
+        )
     where = machine_sentence(runs)
     if frames.where:
         text += sentence(" Selected by <code>{}</code>.", frames.where)
@@ -58,7 +64,9 @@ def machine_sentence(runs: pd.DataFrame) -> Markup:
     days = pd.to_datetime(runs["started_at"], utc=True).dropna().dt.strftime("%Y-%m-%d")
     if len(days):
         first, last = days.min(), days.max()
-        parts.append(sentence("on {}", first) if first == last else sentence("from {} to {}", first, last))
+        parts.append(
+            sentence("on {}", first) if first == last else sentence("from {} to {}", first, last)
+        )
     return sentence("Measured {}.", Markup(", ").join(parts)) if parts else Markup()
 
 
@@ -78,13 +86,15 @@ def failures(frames: Frames) -> Section:
     frame = pd.DataFrame(rows, columns=["kind", "what", "where", "times", "why", "runs"])
     columns = (
         Column("kind", "what happened"),
-        Column("what", "to"),
+        Column("what", "what"),
         Column("where", "where"),
         Column("times", "how often"),
         Column("why", "why"),
         Column("run_text", "runs"),
     )
-    frame["run_text"] = [words.run_list(ids).removeprefix("runs ").removeprefix("run ") for ids in frame["runs"]]
+    frame["run_text"] = [
+        words.run_list(ids).removeprefix("runs ").removeprefix("run ") for ids in frame["runs"]
+    ]
     text = Markup(
         "A solve that misses its tolerance is a result, not a failed run: its run completes."
         " <code>deq runs show RUN</code> prints a run with its config and its traceback."
@@ -115,13 +125,22 @@ def _unfinished(runs: pd.DataFrame) -> list[dict[str, object]]:
 def _unmet(points: pd.DataFrame) -> list[dict[str, object]]:
     asked = points[~points["fixed_budget"]]
     rows = []
-    for key, group in asked[~asked["met"]].groupby(["case", "solver", "retcode"], sort=False, dropna=False):
+    for key, group in asked[~asked["met"]].groupby(
+        ["case", "solver", "retcode"], sort=False, dropna=False
+    ):
         case, solver, retcode = key
         total = ((asked["case"] == case) & (asked["solver"] == solver)).sum()
         where = f"{case}, reltol {_tolerances(group)}"
         code = "no retcode" if words.missing(retcode) else str(retcode)
         rows.append(
-            _failure(code, [solver], where, f"{len(group)} of {total} solves", _why(group["message"]), group["run_id"])
+            _failure(
+                code,
+                [solver],
+                where,
+                f"{len(group)} of {total} solves",
+                _why(group["message"]),
+                group["run_id"],
+            )
         )
     return sorted(rows, key=lambda row: severity(row["kind"]))
 
@@ -142,16 +161,25 @@ def _adjoints(points: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
-def _failure(
+def _failure(  # noqa: PLR0917
     kind: str, what: Sequence[object], where: object, times: str, why: str, runs: pd.Series
 ) -> dict[str, object]:
     named = " · ".join(str(part) for part in what if part is not None)
     ids = sorted({int(run) for run in runs})
-    return {"kind": kind, "what": named or None, "where": where, "times": times, "why": why, "runs": ids}
+    return {
+        "kind": kind,
+        "what": named or None,
+        "where": where,
+        "times": times,
+        "why": why,
+        "runs": ids,
+    }
 
 
 def _tolerances(group: pd.DataFrame) -> str:
-    return listed([words.tolerance(t) for t in sorted(group["reltol"].dropna().unique(), reverse=True)])
+    return listed(
+        [words.tolerance(t) for t in sorted(group["reltol"].dropna().unique(), reverse=True)]
+    )
 
 
 def _why(messages: pd.Series) -> str:
@@ -169,27 +197,36 @@ def measured(frames: Frames, definitions: Sequence[Markup]) -> Section:
     machines = runs.groupby(
         ["host", "cpu", "gpu", "threads", "torch", "python"], sort=False, dropna=False
     )
-    frame = machines.agg(number=("id", "size"), first=("started_at", "min"), last=("started_at", "max"))
+    frame = machines.agg(
+        number=("id", "size"), first=("started_at", "min"), last=("started_at", "max")
+    )
     frame = frame.reset_index()
     for column in ("first", "last"):
         frame[column] = _minute(frame[column])
     frame["threads"] = [None if words.missing(t) else f"{int(t)}" for t in frame["threads"]]
     columns = [Column(c, c) for c in ("host", "cpu", "gpu", "threads", "torch", "python")]
-    columns += [Column("number", "runs", "count"), Column("first", "first run, UTC"), Column("last", "last run, UTC")]
+    columns += [
+        Column("number", "runs", "count"),
+        Column("first", "first run, UTC"),
+        Column("last", "last run, UTC"),
+    ]
     note = Markup()
     if len(frame) > 1:
-        note = Markup("Seconds of different machines are not comparable; evaluations and errors are.")
+        note = Markup(
+            "Seconds of different machines are not comparable; evaluations and errors are."
+        )
     blocks.append(Table("machines", "Machines and versions", note, columns, frame))
     blocks.append(_runs(runs))
     return Section("How it was measured", blocks)
 
 
 def _timing(frames: Frames) -> list[Markup]:
-    repeats = frames.points.dropna(subset=["repeats"]).groupby("repeats")["solver"].unique()
+    timed = frames.points.dropna(subset=["repeats"])
     said = []
-    for number, solvers in repeats.items():
-        kind = "one timing" if number == 1 else f"{int(number)} timings after warm-up"
-        said.append(sentence("{} for {}", kind, listed(sorted(solvers))))
+    for number in sorted({int(n) for n in timed["repeats"]}, reverse=True):
+        kind = "one timing" if number == 1 else f"{number} timings after warm-up"
+        solvers = sorted(timed.loc[timed["repeats"] == number, "solver"].unique())
+        said.append(sentence("{} for {}", kind, listed(solvers)))
     if not said:
         return []
     return [sentence("{}: the median of {}.", strong("Seconds"), Markup("; of ").join(said))]
@@ -201,7 +238,9 @@ def _minute(times: pd.Series) -> list[str]:
 
 
 def _runs(runs: pd.DataFrame) -> Table:
-    frame = runs[["id", "status", "model", "solver", "gradient", "adjoint", "seed", "seconds", "uuid"]].copy()
+    frame = runs[
+        ["id", "status", "model", "solver", "gradient", "adjoint", "seed", "seconds", "uuid"]
+    ].copy()
     frame["started"] = _minute(runs["started_at"])
     columns = (
         Column("id", "run", "count"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -12,7 +13,15 @@ from experiments.report.blocks import Cards, Table, layout
 from experiments.report.frames import load
 from experiments.report.pages import page_of
 
-_COLUMNS = ("solver", "gradient", "evaluations", "forward_seconds", "backward_seconds", "rel_err", "kept_bytes")
+_COLUMNS = (
+    "solver",
+    "gradient",
+    "evaluations",
+    "forward_seconds",
+    "backward_seconds",
+    "rel_err",
+    "kept_bytes",
+)
 
 
 def terminal_summary(study: str, store: Store, where: str | None = None) -> RenderableType:
@@ -31,10 +40,14 @@ def terminal_summary(study: str, store: Store, where: str | None = None) -> Rend
             for block in section.blocks:
                 if isinstance(block, Cards):
                     for card in block.cards:
-                        parts += [Text(card.title, style="bold"), Text(card.headline.striptags()), Text()]
+                        parts += [
+                            Text(card.title, style="bold"),
+                            Text(card.headline.striptags()),
+                            Text(),
+                        ]
                 if isinstance(block, Table) and block.choice:
                     parts += [_table(block), Text()]
-    parts.append(_ended(frames.runs["status"].value_counts().to_dict()))
+    parts.append(_ended(frames.runs["status"]))
     return Group(*parts)
 
 
@@ -59,7 +72,8 @@ def _table(table: Table) -> RichTable:
     return drawn
 
 
-def _ended(statuses: dict[str, int]) -> Text:
+def _ended(ended: pd.Series) -> Text:
+    statuses = {str(status): int(number) for status, number in ended.value_counts().items()}
     failed = statuses.get("FAILED", 0)
     total = words.plural(sum(statuses.values()), "run")
     text = Text(f"{total}: " + words.listed([f"{n} {s.lower()}" for s, n in statuses.items()]))

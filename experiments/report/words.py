@@ -7,6 +7,7 @@ one, so that no name or message can become part of the page's HTML.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
@@ -126,9 +127,28 @@ def strong(text: object) -> Markup:
     return Markup("<b>{}</b>").format(text)
 
 
+def names(things: Sequence[str]) -> Markup:
+    """Return names, each one marked, as a list in a sentence."""
+    return Markup(listed([strong(name) for name in things]))
+
+
 def sentence(template: str, *values: object, **named: object) -> Markup:
-    """Return ``template`` with every value escaped (values that are Markup are taken as they are)."""
+    """Return ``template`` with every value escaped; those that are Markup are taken as they are."""
     return Markup(template).format(*values, **named)
+
+
+_NUMBER = re.compile(r"\d[\d.,]*(?:e-?\d+)?(?: (?:[nmµ]?s|[kMGT]?B)\b|[×%])?")
+
+
+def unbroken(text: Markup) -> Markup:
+    """Return ``text`` with numbers that no line may break: exponents, and those with a unit."""
+
+    def kept(match: re.Match[str]) -> str:
+        found = match[0]
+        return f'<span class="n">{found}</span>' if re.search("[- ]", found) else found
+
+    parts = re.split(r"(<[^>]*>|&[^;]*;)", str(text))
+    return Markup("".join(p if i % 2 else _NUMBER.sub(kept, p) for i, p in enumerate(parts)))
 
 
 def capital(text: Markup) -> Markup:

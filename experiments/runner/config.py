@@ -98,7 +98,7 @@ def parse(words: Iterable[str]) -> dict[str, Any]:
         if key in updates and updates[key] != value:
             raise OptionError(f"{key}: given twice, as {updates[key]!r} and as {value!r}")
         updates[key] = value
-    return nested(updates)
+    return nested(plain(updates))
 
 
 def load(path: Path) -> dict[str, Any]:

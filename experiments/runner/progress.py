@@ -133,12 +133,12 @@ def _first_line(message: str | None) -> str:
     return (message or "").strip().partition("\n")[0]
 
 
-def plan_line(plan: Plan, place: str) -> str:
+def plan_line(plan: Plan) -> str:
     """Say in a line what a study is about to do."""
     done = len(plan.trials) - len(plan.missing)
     return (
         f"study {plan.study.name}: {len(plan.trials)} trials, {done} done already,"
-        f" {len(plan.missing)} to run; store {place}"
+        f" {len(plan.missing)} to run; store {plan.store}"
     )
 
 

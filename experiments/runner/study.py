@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import update
+from sqlalchemy import make_url, update
 
 from db import Store, StoreError
 from db.schema import Run
@@ -47,12 +47,15 @@ class Plan:
         Those whose newest attempt is not completed, or ran another version of a user's file.
     status
         Status of the newest attempt of each trial, if there was one.
+    store
+        Where the runs go, without a password.
     """
 
     study: Study
     trials: Sequence[Trial]
     missing: Sequence[Trial]
     status: Mapping[str, str]
+    store: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,11 @@ def plan(
             if not _same_sources(trial.config, run["code"]["sources"]):
                 status[trial.id] = CHANGED
     missing = [trial for trial in trials if status.get(trial.id) != DONE]
-    return Plan(study, trials, missing, status)
+    return Plan(study, trials, missing, status, _shown(opened.url))
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True) if "://" in url else url
 
 
 def _same_sources(config: Mapping[str, Any], recorded: Sequence[Sequence[str]]) -> bool:

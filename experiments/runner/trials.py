@@ -115,12 +115,21 @@ def _where(study: Study, layers: list[_Layer], message: str) -> str:
     place = layers[best].place
     if not depth or place is None:
         return ""
-    # Keys may be written nested, base: {solver: {window: 5}}, or dotted, base: {solver.window: 5}.
-    spelled = [
-        (*place, *path[:n], ".".join(path[n:m])) for m in range(depth, 0, -1) for n in range(m)
-    ]
-    line = study.line(*spelled, place)
-    return f"{study.path}:{line}: " if line else f"{study.path}: "
+    if place[0] == "grid":  # the axis says the beginning of the path
+        path = path[len(str(place[2]).split(".")) :]
+    return f"{study.path}:{_line(study, place, path)}: "
+
+
+def _line(study: Study, place: Place, path: list[str]) -> int:
+    """Return the line below ``place`` whose keys, nested or dotted, share most with ``path``."""
+
+    def score(found: Place) -> tuple[int, int]:
+        keys = ".".join(str(part) for part in found[len(place) :]).split(".")
+        shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(keys, path, strict=False))
+        return len(list(shared)), -len(keys)
+
+    below = [found for found in study.lines if found[: len(place)] == place]
+    return study.lines[max(below, key=score)]
 
 
 def _depth(config: Any, path: list[str]) -> int:

@@ -44,9 +44,7 @@ def test_a_completed_run(url):
         _run.info["note"] = "kept"
         return 0.25
 
-    observer = toy.run(
-        url, main, study="s", trial="t", environment={"torch": "2.13.0", "cores": 2}
-    )
+    observer = toy.run(url, main, study="s", trial="t", environment={"torch": "2.13.0", "cores": 2})
     store = Store(url)
     row = store.runs().iloc[0]
     assert (row["status"], row["study"], row["trial"]) == ("COMPLETED", "s", "t")
@@ -324,13 +322,13 @@ def test_a_record_costs_about_a_millisecond(url):
     }
     rounds = []
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(20):
             observer.solve(record)
-        rounds.append((time.perf_counter() - start) / 20)
+        rounds.append((time.thread_time() - start) / 20)
     observer.join()
-    # the best round: the machine may be busy with other tests
-    assert min(rounds) < 2e-3
+    # the best round, and processor time: the machine may be busy with other tests
+    assert min(rounds) < 1.5e-3
 
 
 # Sacred's traps

@@ -54,7 +54,10 @@ def test_writing_is_refused(demo, sql, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("select solvr from v_solves", r"no such column: solvr; did you mean 'solver'\? Allowed: .*"),
+        (
+            "select solvr from v_solves",
+            r"no such column: solvr; did you mean 'solver'\? Allowed: .*",
+        ),
         ("select s.evalutions from v_solves s", "did you mean 'evaluations'"),
         ("select * from v_solve", "no such table: v_solve; did you mean 'v_solves'"),
         ("selct 1", 'near "selct": syntax error'),
@@ -79,8 +82,14 @@ def test_reading_works(demo):
     found = demo.query("with a as (select 1 as x union all select null) select x, x from a")
     assert list(found.columns) == ["x", "x_2"] and math.isnan(found["x"][1])
     assert demo.query("values (1, 'a')").shape == (1, 2)
-    assert list(demo.query("select id, '%' as p, ':x' as q from run where id < 0")) == ["id", "p", "q"]
-    recursive = "with recursive n(i) as (select 1 union all select i+1 from n where i<5) select * from n"
+    assert list(demo.query("select id, '%' as p, ':x' as q from run where id < 0")) == [
+        "id",
+        "p",
+        "q",
+    ]
+    recursive = (
+        "with recursive n(i) as (select 1 union all select i+1 from n where i<5) select * from n"
+    )
     assert len(demo.query(recursive)) == 5
     config = "select json_extract(config, '$.solver.mixing') as mixing from run where id = 1"
     assert demo.query(config)["mixing"][0] == 1.0

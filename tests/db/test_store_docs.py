@@ -62,7 +62,9 @@ def test_there_are_ten_questions():
 def _comparable(frame):
     frame = frame[sorted(frame.columns)]
     frame = frame.sort_values(list(frame.columns)).reset_index(drop=True)
-    return frame.astype({name: float for name in frame if pd.api.types.is_numeric_dtype(frame[name])})
+    return frame.astype(
+        {name: float for name in frame if pd.api.types.is_numeric_dtype(frame[name])}
+    )
 
 
 @pytest.mark.parametrize(("title", "sql", "python"), QUESTIONS, ids=[q[0] for q in QUESTIONS])

@@ -1,29 +1,13 @@
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from said import Deq, Said
 
 from db import Store
 from experiments.cli import main
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Deq = Callable[..., Said]
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,12 @@ def test_a_mistake_is_named(words: str, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
+def test_null_on_the_command_line_replaces_a_mapping() -> None:
+    assert configs.merge({"linear": {"name": "gmres"}}, configs.parse(["linear=null"])) == {
+        "linear": None
+    }
+
+
 def test_cuda_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(OptionError, match=r"device = 'cuda': this machine has no CUDA device"):

@@ -1,4 +1,4 @@
-"""A store filled with made-up records, to test how reports are written. No number here was measured."""
+"""A store of made-up records, to test how reports are written. No number here was measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ SIZES = {"mlp": (16, 64, 4), "transformer": (8, 2048, 30)}  # batch, dim, tensor
 class Made:
     """Writes made-up runs of ``compare`` into a store."""
 
-    def __init__(self, path: Path, study: str | None = "compare", experiment: str = "compare") -> None:
+    def __init__(
+        self, path: Path, study: str | None = "compare", experiment: str = "compare"
+    ) -> None:
         self.path = path
         self.study = study
         self.experiment = experiment
@@ -114,7 +116,7 @@ class Made:
         return self.end(observer)
 
 
-def record_point(
+def record_point(  # noqa: PLR0917
     observer: RunObserver,
     model: str,
     solver: str,
@@ -140,7 +142,9 @@ def record_point(
     evaluations = min(evaluations, 60) if spent else evaluations
     relative = rate ** (evaluations - 1)
     bad = stalled or lost or spent
-    retcode = "STALLED" if stalled else "NONFINITE" if lost else "MAX_EVALUATIONS" if spent else "SUCCESS"
+    retcode = (
+        "STALLED" if stalled else "NONFINITE" if lost else "MAX_EVALUATIONS" if spent else "SUCCESS"
+    )
     if fixed_budget and relative > reltol:
         retcode, bad = "MAX_EVALUATIONS", True
     message = {
@@ -173,6 +177,8 @@ def record_point(
             "iterations": evaluations - 1,
             "evaluations": evaluations,
             "sample_evaluations": evaluations * batch,
+            "jvps": {"newton": 64, "newton_krylov": 2}.get(solver, 0) * (evaluations - 1),
+            "vjps": 0,
             "history_bytes": history,
             "retcode": retcode,
             "retcodes": {"SUCCESS": batch - 2, retcode: 2} if bad else {"SUCCESS": batch},
@@ -248,7 +254,9 @@ ANDERSON = {"name": "implicit", "solver": {"name": "anderson"}}
 UNROLLED = {"name": "unrolled"}
 
 
-def compare_study(path: Path, models: Sequence[str] = ("mlp", "transformer"), seeds: int = 3) -> Made:
+def compare_study(
+    path: Path, models: Sequence[str] = ("mlp", "transformer"), seeds: int = 3
+) -> Made:
     """Fill a store with a study like the real one."""
     made = Made(path)
     for model in models:
@@ -258,7 +266,12 @@ def compare_study(path: Path, models: Sequence[str] = ("mlp", "transformer"), se
                     continue
                 for gradient in (GMRES, ANDERSON, UNROLLED):
                     made.measured(model, solver, gradient, seed)
-            for solver in ("scipy_anderson", "scipy_broyden1", "scipy_newton_krylov", "torch_lbfgs"):
+            for solver in (
+                "scipy_anderson",
+                "scipy_broyden1",
+                "scipy_newton_krylov",
+                "torch_lbfgs",
+            ):
                 made.measured(model, solver, GMRES, seed, config={"repeats": 1})
             for gradient in (GMRES, UNROLLED):
                 made.measured(model, "picard", gradient, seed, BUDGETS, fixed_budget=True)

@@ -8,9 +8,11 @@
     for (const place of document.querySelectorAll(".plot")) {
       const spec = specOf(place.dataset.spec);
       if (scheme.matches) spec.config = dark;
+      const binds = place.closest("figure").querySelector(".binds");
+      binds.replaceChildren();
       try {
         await vegaEmbed(place, spec, {
-          actions: false, renderer: "svg", tooltip: { theme: scheme.matches ? "dark" : "light" },
+          actions: false, renderer: "svg", bind: binds, tooltip: { theme: scheme.matches ? "dark" : "light" },
         });
       } catch (error) {
         place.textContent = "This figure could not be drawn: " + error.message;

@@ -65,8 +65,8 @@ def _definitions() -> list[Markup]:
     return [
         Markup(
             "<b>Evaluation</b>: one call of f on the whole batch, the first and the last included."
-            " For solvers of other libraries, which go sample by sample, the largest of the samples'"
-            " counts. <b>Product</b>: one vector-Jacobian product of the backward solve."
+            " For solvers of other libraries, which go sample by sample, the largest of the"
+            " samples' counts. <b>Product</b>: one vector-Jacobian product of the backward solve."
         ),
         Markup(
             "<b>reltol</b>: a sample has converged when ‖f(z) − z‖ ≤ reltol · scale at the returned"
@@ -75,16 +75,18 @@ def _definitions() -> list[Markup]:
             " A solver meets a tolerance when every sample of every run converged."
         ),
         Markup(
-            "<b>Gradient error</b>: ‖g − g*‖ / ‖g*‖ over all parameters, where g* is the gradient at the"
-            " equilibrium in float64: the state polished to a residual of 1e-12, the adjoint solved"
-            " as exactly."
+            "<b>Gradient error</b>: ‖g − g*‖ / ‖g*‖ over all parameters, where g* is the gradient"
+            " at the equilibrium in float64: the state polished to a residual of 1e-12, the"
+            " adjoint solved as exactly."
         ),
         Markup(
-            "<b>Kept</b>: bytes that autograd holds between forward and backward, parameters excluded."
-            " <b>History</b>: bytes of the forward solver's own state, which can be freed after it."
+            "<b>Kept</b>: bytes that autograd holds between forward and backward, parameters"
+            " excluded. <b>History</b>: bytes of the forward solver's own state, which can be"
+            " freed after it."
         ),
         Markup(
-            "<b>Tied</b>: in at least one seed, the ranges (quartiles of the repeated timings; for counts"
-            " the counts) are not apart. Solvers are compared on the solves that keep no graph."
+            "<b>Tied</b>: in at least one seed, the ranges (quartiles of the repeated timings; for"
+            " counts the counts) are not apart. Solvers are compared on the solves that keep no"
+            " graph."
         ),
     ]

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from experiments.report import words
 from experiments.report.blocks import Card, Prose
-from experiments.report.measures import Best, least, per_seed
+from experiments.report.measures import Best
+from experiments.report.pages.compare import gradients
 from experiments.report.pages.compare.cases import Case
 from experiments.report.words import listed, plural, sentence, strong
-
-# A gradient this close to the equilibrium's is called near: one percent.
-_NEAR = 1e-2
 
 
 def card(case: Case) -> Card:
     """Return the answer for one case."""
     parts = [
         Prose(forward(case), "Which solver"),
-        Prose(gradients(case), _gradient_heading(case), listed=True),
-        Prose(gradient_verdict(case)),
-        Prose(explicit(case), "The explicit network beside it"),
+        Prose(gradients.each(case), gradients.heading(case), listed=True),
+        Prose(gradients.verdict(case)),
+        Prose(gradients.explicit(case), "The explicit network beside it"),
         Prose(unmet(case), "What was not met", listed=True),
     ]
-    return Card(case.name, setting(case), headline(case), [part for part in parts if part.paragraphs])
+    return Card(
+        case.name, setting(case), headline(case), [part for part in parts if part.paragraphs]
+    )
 
 
 def setting(case: Case) -> Markup:
@@ -52,7 +53,7 @@ def setting(case: Case) -> Markup:
     return Markup(", ").join(said)
 
 
-def _whole(value: object) -> object:
+def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -67,113 +68,144 @@ def headline(case: Case) -> Markup:
     if fewest is None:
         return Markup("No solver met any tolerance in all its runs.")
     at = sentence("At reltol {}, ", words.tolerance(tolerance))
-    evaluations = words.count(fewest.value)
     seconds = words.seconds(quickest.value) if quickest else None
     if case.by_solver["solver"].nunique() == 1:
         only = strong(fewest.names[0])
-        text = at + sentence("{}, the only solver here, needs {} evaluations", only, evaluations)
-        text += sentence(" and {}", seconds) if seconds else Markup()
-    else:
-        needs = _needs(fewest, case, "needs", "need")
-        text = at + sentence("{} the fewest evaluations ({})", needs, evaluations)
-        if quickest and set(fewest.names) == set(quickest.names):
-            text += sentence(" and the least time ({})", seconds)
-        elif quickest:
-            takes = _needs(quickest, case, "takes", "take")
-            text += sentence("; {} the least time ({})", takes, seconds)
-    return text + Markup(". ") + _memory_headline(case)
+        text = at + sentence(
+            "{}, the only solver here, needs {}", only, _work(case, tolerance, fewest)
+        )
+        text += sentence(" evaluations and {}", seconds) if seconds else Markup(" evaluations")
+        return text + Markup(". ") + gradients.headline(case)
+    text = at + _wins(fewest, case, "the fewest evaluations", "needs")
+    text += sentence(" ({})", _work(case, tolerance, fewest))
+    free = _without_products(case, tolerance, fewest)
+    if free:
+        text += sentence(
+            ", {} without Jacobian products ({})",
+            _wins(free, case, "the fewest", ""),
+            words.count(free.value),
+        )
+    if quickest and set(fewest.names) == set(quickest.names):
+        text += sentence(" and the least time ({})", seconds)
+    elif quickest:
+        text += sentence("; {} ({})", _wins(quickest, case, "the least time", "takes"), seconds)
+    return text + Markup(". ") + gradients.headline(case)
 
 
-def _memory_headline(case: Case) -> Markup:
-    rows = _behind(case)
-    medians = rows.groupby("gradient", sort=False)["kept_bytes"].median().dropna()
-    medians = medians[medians > 0]
-    if len(medians) < 2:
-        return Markup()
-    low, high = str(medians.idxmin()), str(medians.idxmax())
-    if medians[low] == medians[high]:
-        return Markup()
-    return sentence(
-        "For the backward pass, {} keeps {} of what {} keeps ({}, {}).",
-        strong(low),
-        _fraction(medians[low] / medians[high]),
-        strong(high),
-        words.size(medians[low]),
-        words.size(medians[high]),
-    )
+def _wins(best: Best, case: Case, prize: str, verb: str) -> Markup:
+    """Say who has it: ``broyden needs the fewest``, ``anderson and broyden tie for the fewest``."""
+    names = words.names(sorted(best.names, key=list(case.looks).index))
+    said = verb if len(best.names) == 1 else "tie for"
+    return names + Markup(f" {said} {prize}" if said else f" {prize}")
 
 
-def _fraction(ratio: float) -> str:
-    return f"1/{words.digits(1 / ratio, 2)}" if ratio < 0.2 else f"{words.digits(100 * ratio, 2)} %"
+def _work(case: Case, tolerance: float, best: Best) -> str:
+    """Say how many evaluations, and the Jacobian products that come beside them."""
+    products = _products(case, tolerance, best)
+    count = words.count(best.value)
+    return f"{count}, beside {words.count(products)} Jacobian products" if products else count
+
+
+def _products(case: Case, tolerance: float, best: Best) -> float:
+    rows = case.by_solver[case.by_solver["reltol"] == tolerance]
+    found = rows.loc[rows["solver"] == best.names[0], "products_forward"]
+    return float(found.iloc[0]) if len(found) else 0.0
+
+
+def _without_products(case: Case, tolerance: float, best: Best) -> Best | None:
+    """Return the winner among the solvers without products, where the first one needs some."""
+    if not _products(case, tolerance, best):
+        return None
+    return case.winner(tolerance, "evaluations", case.product_free())
 
 
 def forward(case: Case) -> list[Markup]:
-    """Return which solver meets each tolerance with the fewest evaluations, and in the least time."""
+    """Return which solver meets each tolerance with the fewest evaluations and in the least"
+    " time."""
     if case.by_solver["solver"].nunique() < 2:
-        return [*_alone(case)]
-    said = _contest(case, "evaluations", "the fewest evaluations", words.count, ("needs", "need"))
-    said += _contest(case, "seconds", "the least time", words.seconds, ("takes", "take"))
-    return said + _never(case)
+        return _alone(case)
+    won = _winners(case, "evaluations")
+    said = _contest(case, won, "the fewest evaluations", "needs")
+    if any(_products(case, tolerance, best) for tolerance, best in won):
+        free = _winners(case, "evaluations", case.product_free())
+        text = _contest(case, free, "the fewest", "needs")
+        said += [
+            Markup("Without Jacobian products: ") + line[:1].lower() + line[1:] for line in text[:1]
+        ]
+        said += text[1:]
+    quickest = _winners(case, "seconds")
+    return said + _contest(case, quickest, "the least time", "takes", words.seconds) + _never(case)
+
+
+def _winners(
+    case: Case, quantity: str, among: Sequence[str] | None = None
+) -> list[tuple[float, Best]]:
+    found = ((tolerance, case.winner(tolerance, quantity, among)) for tolerance in case.tolerances)
+    return [(tolerance, best) for tolerance, best in found if best is not None]
 
 
 def _alone(case: Case) -> list[Markup]:
     rows = case.by_solver[case.by_solver["met"]]
-    if rows.empty:
-        return _never(case)
     parts = [
         sentence(
             "{} evaluations and {} to reltol {}",
-            words.count(row.evaluations),
-            words.seconds(row.seconds),
-            words.tolerance(row.reltol),
+            words.count(row["evaluations"]),
+            words.seconds(row["seconds"]),
+            words.tolerance(row["reltol"]),
         )
-        for row in rows.itertuples()
+        for _, row in rows.iterrows()
     ]
-    name = strong(case.by_solver["solver"].iloc[0])
-    return [sentence("{} takes {}; it has no rival here.", name, listed(parts)), *_never(case)]
+    said = []
+    if parts:
+        name = strong(case.by_solver["solver"].iloc[0])
+        said = [sentence("{} takes {}; it has no rival here.", name, listed(parts))]
+    return said + _never(case)
 
 
 def _contest(
-    case: Case, quantity: str, prize: str, write: words.Writer, verbs: tuple[str, str]
+    case: Case,
+    won: Sequence[tuple[float, Best]],
+    prize: str,
+    verb: str,
+    write: words.Writer | None = None,
 ) -> list[Markup]:
-    won = [(t, best) for t in case.tolerances if (best := case.winner(t, quantity)) is not None]
     said = []
-    for names, group in groupby(won, key=lambda item: frozenset(item[1].names)):
+    for _, group in groupby(won, key=lambda item: frozenset(item[1].names)):
         here = list(group)
-        values = [write(best.value) for _, best in here]
+        values = listed([(write or words.count)(best.value) for _, best in here])
+        beside = [_products(case, t, best) for t, best in here]
+        if write is None and any(beside):
+            products = listed([words.count(number) for number in beside])
+            values += f", beside {products} Jacobian products"
         seeds = here[0][1].seeds
-        tied = _tied(seeds) if len(names) > 1 else ""
-        text = sentence(
-            "To {}, {} {}{} ({}).",
-            _tolerances([t for t, _ in here], case.tolerances),
-            _needs(here[0][1], case, *verbs),
-            prize,
-            tied,
-            listed(values),
+        within = f", within the spread over {plural(seeds, 'seed')}" if seeds > 1 else ""
+        said.append(
+            sentence(
+                "To {}, {}{} ({}).",
+                _tolerances([t for t, _ in here], case.tolerances),
+                _wins(here[0][1], case, prize, verb),
+                within if len(here[0][1].names) > 1 else "",
+                values,
+            )
         )
-        said.append(text)
     if said:
-        said[-1] += _most(won[-1], quantity, write)
+        said[-1] += _most(won[-1], write or words.count, "time" if write else "evaluations")
     return said
 
 
-def _most(last: tuple[float, Best], quantity: str, write: words.Writer) -> Markup:
+def _most(last: tuple[float, Best], write: words.Writer, unit: str) -> Markup:
     tolerance, best = last
     worst = max(best.medians, key=lambda name: best.medians[name])
     if worst in best.names or best.value <= 0:
         return Markup()
-    ratio = best.medians[worst] / best.value
     return sentence(
-        " At {}, {} takes the most of those that meet it: {}, {}.",
+        " At {}, {} takes the most of those that meet it: {}, {} the {}.",
         words.tolerance(tolerance),
         strong(worst),
         write(best.medians[worst]),
-        words.times(ratio) + (" the evaluations" if quantity == "evaluations" else " the time"),
+        words.times(best.medians[worst] / best.value),
+        unit,
     )
-
-
-def _tied(seeds: int) -> str:
-    return f", tied within the spread over {plural(seeds, 'seed')}," if seeds > 1 else ", tied,"
 
 
 def _never(case: Case) -> list[Markup]:
@@ -186,22 +218,13 @@ def _never(case: Case) -> list[Markup]:
         nearest = here.sort_values("met_number", ascending=False, kind="stable").iloc[0]
         if nearest["met_number"]:
             text += sentence(
-                "; {} does in {} of {}", strong(nearest["solver"]), nearest["met_number"], nearest["number"]
+                "; {} does in {} of {}",
+                strong(nearest["solver"]),
+                nearest["met_number"],
+                nearest["number"],
             )
         said.append(text + Markup("."))
     return said
-
-
-def _needs(best: Best, case: Case, one: str, many: str) -> Markup:
-    order = list(case.looks)
-    names = sorted(best.names, key=order.index)
-    verb = one if len(names) == 1 else many
-    return listed_strong(names) + Markup(f" {verb}")
-
-
-def listed_strong(names: Sequence[str]) -> Markup:
-    """Return names, each one marked, as a list in a sentence."""
-    return Markup(listed([strong(name) for name in names]))
 
 
 def _tolerances(some: Sequence[float], every: Sequence[float]) -> str:
@@ -210,136 +233,16 @@ def _tolerances(some: Sequence[float], every: Sequence[float]) -> str:
     return f"reltol {listed([words.tolerance(t) for t in some])}"
 
 
-def _behind(case: Case) -> pd.DataFrame:
-    """Return the points behind which gradients are compared: one solver, one tolerance."""
-    rows = case.points[case.points["reltol"] == case.reference]
-    return rows[(rows["solver"] == case.representative) & rows["method"].notna()]
-
-
-def _gradient_heading(case: Case) -> str:
-    tolerance = words.tolerance(case.reference)
-    return f"Which gradient: behind {case.representative} at reltol {tolerance}"
-
-
-def gradients(case: Case) -> list[Markup]:
-    """Return what each gradient costs and how exact it is."""
-    rows = case.by_gradient
-    rows = rows[(rows["solver"] == case.representative) & (rows["reltol"] == case.reference)]
-    said = []
-    for name in case.gradients:
-        here = rows[rows["gradient"] == name]
-        if not here.empty:
-            points = _behind(case)
-            said.append(_gradient(here.iloc[0], points[points["gradient"] == name]))
-    return said
-
-
-def _gradient(row: pd.Series, points: pd.DataFrame) -> Markup:
-    if words.missing(row["rel_err"]):
-        exact = Markup("no error was measured")
-    else:
-        exact = sentence("relative error {}", words.small(row["rel_err"]))
-        if row["rel_err_lo"] != row["rel_err_hi"]:
-            low, high = words.small(row["rel_err_lo"]), words.small(row["rel_err_hi"])
-            exact += sentence(" ({} to {})", low, high)
-    if words.missing(row["products"]):
-        cost = sentence("{} backward, through the recorded iterations", words.seconds(row["backward_seconds"]))
-    else:
-        cost = sentence(
-            "{} products and {} backward", words.count(row["products"]), words.seconds(row["backward_seconds"])
-        )
-    kept = sentence("keeps {}", words.size(row["kept_bytes"]))
-    if not words.missing(row["history_bytes"]) and row["history_bytes"]:
-        kept += sentence(", beside the solver's own {} of history", words.size(row["history_bytes"]))
-    text = sentence("{}: {}; {}; {}", strong(row["gradient"]), exact, cost, kept)
-    missed = points[points["adjoint_converged"].fillna(1.0) < 1.0]
-    if len(missed):
-        codes = listed(sorted({str(code) for code in missed["adjoint_retcode"]}))
-        text += sentence("; its adjoint missed its tolerance in {} of {} runs ({})", len(missed), len(points), codes)
-    return text + Markup(".")
-
-
-def gradient_verdict(case: Case) -> list[Markup]:
-    """Return which gradient is the most exact, the quickest and the smallest."""
-    rows = _behind(case)
-    if rows["gradient"].nunique() < 2:
-        return []
-    said = []
-    for quantity, title, write in (
-        ("rel_err", "Most exact", words.small),
-        ("backward_seconds", "Quickest backward", words.seconds),
-        ("kept_bytes", "Fewest bytes kept", words.size),
-    ):
-        best = least(per_seed(rows, ["gradient"], quantity), "gradient")
-        if best is None or len(best.medians) < 2:
-            continue
-        if len(best.names) == len(best.medians):
-            said.append(sentence("{}: all alike, within the spread.", title))
-        else:
-            names = listed_strong([name for name in case.gradients if name in best.names])
-            tied = ", tied" if len(best.names) > 1 else ""
-            said.append(sentence("{}: {}{} ({}).", title, names, tied, write(best.value)))
-    return [Markup(" ").join(said)] if said else []
-
-
-def explicit(case: Case) -> list[Markup]:
-    """Return how deep an explicit network comes near the equilibrium, and what it keeps then."""
-    rows = case.by_budget
-    said = []
-    for (solver, gradient), group in rows[rows["rel_err"].notna()].groupby(
-        ["solver", "gradient"], sort=False
-    ):
-        if str(gradient).startswith("implicit"):
-            continue
-        deepest = group.iloc[-1]
-        near = group[group["rel_err"] <= _NEAR]
-        who = sentence("{} iterations with {} gradients", strong(solver), strong(gradient))
-        if near.empty:
-            text = sentence(
-                "{}: at the largest depth, {}, the gradient is still {} from the equilibrium's",
-                who,
-                words.count(deepest["max_evaluations"]),
-                words.small(deepest["rel_err"]),
-            )
-            row = deepest
-        else:
-            row = near.iloc[0]
-            text = sentence(
-                "{}: from depth {} on, the gradient is within 1 % of the equilibrium's",
-                who,
-                words.count(row["max_evaluations"]),
-            )
-        text += sentence("; the network keeps {} there", words.size(row["kept_bytes"]))
-        said.append(words.capital(text) + _against_equilibrium(case, row["kept_bytes"]))
-    return said
-
-
-def _against_equilibrium(case: Case, kept: float | None) -> Markup:
-    rows = case.by_gradient
-    rows = rows[(rows["reltol"] == case.reference) & (rows["solver"] == case.representative)]
-    rows = rows[[str(g).startswith("implicit") for g in rows["gradient"]]]
-    own = rows["kept_bytes"].dropna().min()
-    if words.missing(own) or not own or kept is None or words.missing(kept):
-        return Markup(".")
-    return sentence(", {} the {} of the implicit gradient.", words.times(kept / own), words.size(own))
-
-
 def unmet(case: Case) -> list[Markup]:
-    """Return which solver missed which tolerance, how often, and with which retcode."""
+    """Return which solver missed which tolerances, how often, and with which retcode."""
     rows = case.by_solver[~case.by_solver["met"]]
+    rows = rows.iloc[rows["solver"].map(list(case.looks).index).argsort(kind="stable")]
     said = []
-    for solver in case.looks:
-        here = rows[rows["solver"] == solver]
-        parts = [
-            sentence(
-                "{} in {} of {} solves ({})",
-                words.tolerance(row.reltol),
-                row.number - row.met_number,
-                row.number,
-                row.retcode,
-            )
-            for row in here.itertuples()
-        ]
-        if parts:
-            said.append(sentence("{}: {}.", strong(solver), listed(parts)))
+    for (solver, retcode), here in rows.groupby(["solver", "retcode"], sort=False, dropna=False):
+        code = "no retcode" if words.missing(retcode) else retcode
+        parts = []
+        for _, row in here.iterrows():
+            missed = row["number"] - row["met_number"]
+            parts.append(f"{words.tolerance(row['reltol'])} ({missed} of {row['number']})")
+        said.append(sentence("{}: {} at {}.", strong(solver), code, listed(parts)))
     return said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,10 +14,12 @@ from experiments.report.labels import FORWARD_ONLY
 from experiments.report.measures import Best, least, per_seed, summarise
 
 # These keep the graph of the iterations while they solve, which costs time and memory forward.
-_KEEPS_GRAPH = ("unrolled", "checkpointed", "reversible")
+KEEPS_GRAPH = ("unrolled", "checkpointed", "reversible")
 
 MEASURED = (
     "evaluations",
+    "products_forward",
+    "calls",
     "seconds",
     "residual_relative",
     "history_bytes",
@@ -65,7 +67,7 @@ class Case:
     @cached_property
     def forward(self) -> pd.DataFrame:
         """The solves by which solvers are compared: those that keep no graph, where there are."""
-        keeps = self.points["method"].isin(_KEEPS_GRAPH)
+        keeps = self.points["method"].isin(KEEPS_GRAPH)
         plain = set(self.points.loc[~keeps, "solver"])
         return self.points[~keeps | ~self.points["solver"].isin(plain)]
 
@@ -89,9 +91,20 @@ class Case:
 
     @cached_property
     def gradients(self) -> list[str]:
-        """The gradients measured, implicit ones first."""
-        names = {*self.points["gradient"], *self.budgets["gradient"]} - {FORWARD_ONLY}
-        return sorted(names, key=lambda name: (not name.startswith("implicit"), name))
+        """The gradients measured: implicit ones first, then as they come."""
+        found = [*self.points["gradient"], *self.budgets["gradient"]]
+        names = [name for name in dict.fromkeys(found) if name != FORWARD_ONLY]
+        return sorted(names, key=lambda name: not name.startswith("implicit"))
+
+    @cached_property
+    def has_products(self) -> bool:
+        """Whether a forward solver uses Jacobian products beside evaluations."""
+        return bool((self.points["products_forward"] > 0).any())
+
+    def product_free(self) -> list[str]:
+        """Return the solvers that use evaluations alone."""
+        most = self.by_solver.groupby("solver", sort=False)["products_forward_hi"].max()
+        return [str(name) for name in most.index[most == 0]]
 
     @cached_property
     def reference(self) -> float | None:
@@ -107,7 +120,7 @@ class Case:
         """The solver behind which gradients are compared.
 
         Of those that met the reference tolerance, the one with the most gradients measured, and
-        among these the one with the fewest evaluations.
+        among these the one with the fewest evaluations, Jacobian products counted as such.
         """
         here = self.by_gradient
         here = here[(here["reltol"] == self.reference) & (here["gradient"] != FORWARD_ONLY)]
@@ -115,18 +128,21 @@ class Case:
         if here.empty:
             return None
         ranked = here.groupby("solver", sort=False).agg(
-            met=("met", "all"), gradients=("gradient", "nunique"), evaluations=("evaluations", "min")
+            met=("met", "all"), gradients=("gradient", "nunique"), calls=("calls", "min")
         )
         ranked = ranked.sort_values(
-            ["met", "gradients", "evaluations"], ascending=[False, False, True], kind="stable"
+            ["met", "gradients", "calls"], ascending=[False, False, True], kind="stable"
         )
         return str(ranked.index[0])
 
-    def winner(self, tolerance: float, quantity: str) -> Best | None:
+    def winner(
+        self, tolerance: float, quantity: str, among: Sequence[str] | None = None
+    ) -> Best | None:
         """Return which solver meets ``tolerance`` in all its runs with the least ``quantity``."""
         rows = self.by_solver[(self.by_solver["reltol"] == tolerance) & self.by_solver["met"]]
         here = self.forward[self.forward["reltol"] == tolerance]
         here = here[here["solver"].isin(set(rows["solver"]))]
+        here = here if among is None else here[here["solver"].isin(among)]
         return least(per_seed(here, ["solver"], quantity), "solver")
 
 
@@ -142,7 +158,9 @@ def cases(frames: Frames) -> list[Case]:
     points = frames.points.copy()
     points["forward_seconds"] = points["forward_seconds"].fillna(points["seconds"])
     points["total_seconds"] = points["forward_seconds"] + points["backward_seconds"]
-    points["bytes"] = points["kept_bytes"] + points["history_bytes"].fillna(0)
+    points["bytes"] = points["kept_bytes"] + points["history_bytes"]
+    points["products_forward"] = points["jvps"].fillna(0) + points["vjps"].fillna(0)
+    points["calls"] = points["evaluations"] + points["products_forward"]
     found = looks(points["solver"])
     return [
         Case(

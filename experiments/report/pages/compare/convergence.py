@@ -33,8 +33,9 @@ def convergence(every: Sequence[Case], frames: Frames) -> Figure | None:
     if not drawn:
         return None
     text = Markup(
-        "The largest residual ‖f(z) − z‖ in the batch after each evaluation, on the way to the tightest"
-        " tolerance; a line a seed. A filled end met the tolerance, a hollow one did not. "
+        "The largest residual ‖f(z) − z‖ in the batch after each evaluation, on the way to the"
+        " tightest tolerance; a line a seed. A filled end met the tolerance, a hollow one did"
+        " not. "
     )
     if absent:
         text += words.sentence("No trace was recorded for {}.", words.listed(sorted(absent)))
@@ -59,7 +60,7 @@ def _draw(drawn: dict[str, pd.DataFrame], any_case: Case) -> Spec:
     panels = [
         _panel(name, f"traces_{i}", lines, series) for i, (name, lines) in enumerate(drawn.items())
     ]
-    return assemble(panels, data)
+    return assemble(panels, data, legends=[series])
 
 
 def _panel(title: str, data: str, lines: pd.DataFrame, series: Series) -> Spec:
@@ -82,8 +83,9 @@ def _panel(title: str, data: str, lines: pd.DataFrame, series: Series) -> Spec:
         "x": alt.X("evaluations:Q", **across),
         "y": alt.Y("residual:Q", **log_scale(lines["residual"], "residual", "error")),
     }
-    line = base.mark_line(strokeWidth=1.5, opacity=0.6).encode(
+    line = base.mark_line(strokeWidth=1.5).encode(
         **at,
+        opacity=series.seen(0.6),
         stroke=series.stroke,
         strokeDash=series.dash,
         detail="solve_id:N",
@@ -92,9 +94,10 @@ def _panel(title: str, data: str, lines: pd.DataFrame, series: Series) -> Spec:
     )
     end = (
         base.transform_filter("datum.last")
-        .mark_point(size=55, strokeWidth=1.6, opacity=1)
+        .mark_point(size=55, strokeWidth=1.6)
         .encode(
             **at,
+            opacity=series.seen(),
             stroke=series.stroke,
             shape=series.shape,
             fill=series.fill_if("datum.met"),

@@ -55,13 +55,14 @@ def depth(case: Case) -> Figure | None:
         return None
     level = equilibrium(case)
     text = Markup(
-        "The same cell applied L times. With unrolled gradients this is the weight-tied network of depth"
-        " L. Its gradient is compared with the equilibrium's, so the error is what the finite depth"
-        " costs. "
+        "The same cell applied L times. With unrolled gradients this is the weight-tied network of"
+        " depth L. Its gradient is compared with the equilibrium's, so the error is what the"
+        " finite depth costs. "
     )
     if level.get("solver"):
         text += words.sentence(
-            "Dashed: the equilibrium by {} with {} at reltol {}; its loss is the float64 reference's.",
+            "Dashed: the equilibrium by {} with {} at reltol {}; its loss is the float64"
+            " reference's.",
             level["solver"],
             level["gradient"],
             words.tolerance(level["reltol"]),
@@ -88,18 +89,17 @@ def equilibrium(case: Case) -> Spec:
     return level
 
 
-def _draw(
-    case: Case, rows: pd.DataFrame, shown: list[_Quantity], level: Mapping[str, Any]
-) -> Spec:
+def _draw(case: Case, rows: pd.DataFrame, shown: list[_Quantity], level: Mapping[str, Any]) -> Spec:
     names = [name for name in case.gradients if name in set(rows["gradient"])]
-    series = Series(gradient_looks(names), "gradient")
+    series = Series(gradient_looks(names), "gradient", "gradient at depth L:")
     columns = ["solver", "gradient", "max_evaluations", "evaluations", "runs"]
     columns += [quantity.key + end for quantity in _QUANTITIES for end in _ENDS]
     data: dict[str, list[Spec]] = {"depths": records(rows, columns)}
     for quantity in shown:
         value = level.get(quantity.key)
         data[f"equilibrium_{quantity.key}"] = [] if value is None else [{**level, "value": value}]
-    return assemble([_panel(quantity, rows, level, series) for quantity in shown], data)
+    panels = [_panel(quantity, rows, level, series) for quantity in shown]
+    return assemble(panels, data, legends=[series])
 
 
 def _panel(
@@ -107,11 +107,13 @@ def _panel(
 ) -> Spec:
     key, title = quantity.key, quantity.title
     values = [*(v for end in _ENDS for v in rows[key + end]), level.get(key)]
-    up = log_scale(values, title, quantity.kind) if quantity.log else linear_scale(
-        title, quantity.kind, zero=False
+    up = (
+        log_scale(values, title, quantity.kind)
+        if quantity.log
+        else linear_scale(title, quantity.kind, zero=False)
     )
     depths = sorted({float(v) for v in rows["max_evaluations"].dropna()})
-    across = log_scale(depths, "depth L: evaluations of f", "count", ticks=depths)
+    across = log_scale(depths, "depth L, evaluations of f", "count", ticks=depths)
     x = alt.X("max_evaluations:Q", **across)
     y = alt.Y(f"{key}:Q", **up)
     base = alt.Chart(alt.NamedData(name="depths"), width=_WIDTH, height=_HEIGHT)
@@ -126,17 +128,26 @@ def _panel(
         alt.Tooltip("runs:N", title="runs (deq runs show …)"),
     ]
     line = seen.mark_line(strokeWidth=1.9).encode(
-        x=x, y=y, stroke=series.stroke, strokeDash=series.dash
+        x=x, y=y, stroke=series.stroke, strokeDash=series.dash, opacity=series.seen()
     )
-    spread = seen.mark_rule(opacity=0.45).encode(
-        x=x, y=alt.Y(f"{key}_lo:Q", **up), y2=f"{key}_hi:Q", stroke=series.stroke
+    spread = seen.mark_rule().encode(
+        x=x,
+        y=alt.Y(f"{key}_lo:Q", **up),
+        y2=f"{key}_hi:Q",
+        stroke=series.stroke,
+        opacity=series.seen(0.4),
     )
-    dots = seen.mark_point(size=45, strokeWidth=1.9, opacity=1, fill=alt.ExprRef("paper")).encode(
-        x=x, y=y, stroke=series.stroke, shape=series.shape, tooltip=tips
+    dots = seen.mark_point(size=45, strokeWidth=1.9, fill=alt.ExprRef("paper")).encode(
+        x=x,
+        y=y,
+        stroke=series.stroke,
+        shape=series.shape,
+        opacity=series.seen(),
+        tooltip=tips,
     )
     own = alt.Chart(alt.NamedData(name=f"equilibrium_{key}"))
     across_all = own.mark_rule(strokeDash=[4, 4], strokeWidth=1.4).encode(y=alt.Y("value:Q", **up))
-    called = own.mark_text(align="right", dx=-2, dy=-7, fontSize=11, text="equilibrium").encode(
-        y=alt.Y("value:Q", **up), x=alt.value(_WIDTH)
+    called = own.mark_text(align="left", dx=3, dy=-7, fontSize=11, text="equilibrium").encode(
+        y=alt.Y("value:Q", **up), x=alt.value(0)
     )
     return panel(alt.layer(across_all, called, line, spread, dots))

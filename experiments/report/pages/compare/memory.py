@@ -25,13 +25,14 @@ def memory(every: Sequence[Case]) -> Figure | None:
     if not shown:
         return None
     text = Markup(
-        "What one training step holds between forward and backward, parameters excluded. Thick lines:"
-        " bytes that autograd keeps. The band above a line: the solver's own history while it runs."
+        "What one training step holds between forward and backward, parameters excluded. Thick"
+        " lines: bytes that autograd keeps. The band above a line: the solver's own history while"
+        " it runs."
     )
     if any(_histories(case) for case in shown):
         text += Markup(
-            " Thin lines with marks: solves to each tolerance under the implicit gradient, kept bytes"
-            " and history together."
+            " Thin lines with marks: solves to each tolerance under the implicit gradient, kept"
+            " bytes and history together."
         )
     growth = [sentence for case in shown for sentence in _growth(case)]
     return Figure(
@@ -46,7 +47,8 @@ def _draw(shown: Sequence[Case]) -> Spec:
     names = list(dict.fromkeys(name for case in shown for name in _drawn(case)))
     looks = gradient_looks(names)
     solvers = {str(row["solver"]) for case in shown for row in _histories(case)}
-    series = Series({k: v for k, v in shown[0].looks.items() if k in solvers})
+    present = {name: look for name, look in shown[0].looks.items() if name in solvers}
+    series = Series(present, "solver", "implicit, with the history of:")
     data: dict[str, list[Spec]] = {}
     panels = []
     for position, case in enumerate(shown):
@@ -59,7 +61,7 @@ def _draw(shown: Sequence[Case]) -> Spec:
             row for row in _histories(case) if row["evaluations"] <= 1.2 * most
         ]
         panels.append(_panel(case, position, budgets, Series(looks, "gradient"), series))
-    return assemble(panels, data, spacing=48)
+    return assemble(panels, data, legends=[series] if present else [], spacing=48)
 
 
 def _drawn(case: Case) -> list[str]:
@@ -75,14 +77,29 @@ def _drawn(case: Case) -> list[str]:
 def _ended(rows: list[Spec]) -> list[Spec]:
     """Mark the last row of each gradient: its line is called there."""
     last = {row["gradient"]: row for row in rows}
-    return [row | {"called": row["gradient"] if row is last[row["gradient"]] else ""} for row in rows]
+    ends = [row is last[row["gradient"]] for row in rows]
+    names = [row["gradient"].split(" · ")[0] for row in rows]
+    return [
+        row | {"called": name if end else ""}
+        for row, name, end in zip(rows, names, ends, strict=True)
+    ]
 
 
 def _histories(case: Case) -> list[Spec]:
     rows = case.by_gradient
     implicit = [name for name in case.gradients if name.startswith("implicit")][:1]
-    rows = rows[rows["gradient"].isin(implicit) & rows["bytes"].notna() & rows["history_bytes"].notna()]
-    columns = ["solver", "gradient", "reltol", "evaluations", "kept_bytes", "history_bytes", "bytes"]
+    rows = rows[
+        rows["gradient"].isin(implicit) & rows["bytes"].notna() & rows["history_bytes"].notna()
+    ]
+    columns = [
+        "solver",
+        "gradient",
+        "reltol",
+        "evaluations",
+        "kept_bytes",
+        "history_bytes",
+        "bytes",
+    ]
     return records(rows, [*columns, "met", "retcode", "runs"])
 
 
@@ -114,6 +131,9 @@ def _panel(
     most = float(budgets["evaluations"].max())
     across = linear_scale("evaluations of f, forward", "count")
     across["scale"] = alt.Scale(domain=[0, 1.22 * most], nice=False)
+    across["axis"].values = (
+        [most * part / 4 for part in range(5)] if most % 4 == 0 else alt.Undefined
+    )
     up = linear_scale("bytes", "bytes")
     x = alt.X("evaluations:Q", **across)
     y = alt.Y("kept_bytes:Q", **up)
@@ -121,12 +141,12 @@ def _panel(
         alt.NamedData(name=f"budgets_{position}"), width=_WIDTH, height=_HEIGHT, title=case.name
     )
     band = lines.mark_area(opacity=0.2).encode(x=x, y=y, y2="bytes:Q", fill=gradients.fill)
-    line = lines.mark_line(strokeWidth=2.6).encode(x=x, y=y, color=gradients.text_colour)
+    line = lines.mark_line(strokeWidth=2.6).encode(x=x, y=y, color=gradients.colour)
     dots = lines.mark_point(size=45, strokeWidth=2, opacity=1, fill=alt.ExprRef("paper")).encode(
-        x=x, y=y, color=gradients.text_colour, tooltip=_tips("solver:N", "gradient:N")
+        x=x, y=y, color=gradients.colour, tooltip=_tips("solver:N", "gradient:N")
     )
     ends = lines.mark_text(align="left", dx=9, fontSize=12, fontWeight=600).encode(
-        x=x, y=y, text="called:N", color=gradients.text_colour
+        x=x, y=y, text="called:N", color=gradients.colour
     )
     return panel(alt.layer(*_marks(position, x, up, solvers), band, line, dots, ends))
 
@@ -134,13 +154,19 @@ def _panel(
 def _marks(position: int, x: Any, up: Mapping[str, Any], solvers: Series) -> list[alt.Chart]:
     base = alt.Chart(alt.NamedData(name=f"histories_{position}"))
     y = alt.Y("bytes:Q", **up)
-    line = base.mark_line(strokeWidth=1.2, opacity=0.7).encode(
-        x=x, y=y, stroke=solvers.stroke, strokeDash=solvers.dash, order="evaluations:Q"
-    )
-    tips = _tips("solver:N", "gradient:N", alt.Tooltip("reltol:Q", format=".0e"))
-    dots = base.mark_point(size=34, strokeWidth=1.3, opacity=1).encode(
+    line = base.mark_line(strokeWidth=1.2).encode(
         x=x,
         y=y,
+        stroke=solvers.stroke,
+        strokeDash=solvers.dash,
+        opacity=solvers.seen(0.7),
+        order="evaluations:Q",
+    )
+    tips = _tips("solver:N", "gradient:N", alt.Tooltip("reltol:Q", format=".0e"))
+    dots = base.mark_point(size=34, strokeWidth=1.3).encode(
+        x=x,
+        y=y,
+        opacity=solvers.seen(),
         stroke=solvers.stroke,
         shape=solvers.shape,
         fill=solvers.fill_if("datum.met"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -38,6 +38,7 @@ class _Quantity:
 
 
 _EVALUATIONS = _Quantity("evaluations", "evaluations of f, forward", "count", ",.4~g")
+_CALLS = _Quantity("calls", "evaluations of f and Jacobian products, forward", "count", ",.4~g")
 _FORWARD = _Quantity("seconds", "seconds, forward", "seconds", ".3~s")
 _TOTAL = _Quantity("total_seconds", "seconds, forward and backward", "seconds", ".3~s")
 _RESIDUAL = _Quantity("residual_relative", "relative residual reached", "error", ".2~e")
@@ -63,26 +64,30 @@ def work_precision(case: Case) -> Figure | None:
 
 def _draw(case: Case, gradients: Sequence[str]) -> Spec:
     solves = case.by_solver
+    work = _CALLS if case.has_products else _EVALUATIONS
     looks = {name: look for name, look in case.looks.items() if name in set(solves["solver"])}
     series = Series(looks)
-    data = {"solves": _rows(solves, _RESIDUAL, (_EVALUATIONS, _FORWARD))}
-    panels = [_panel("solves", solves, series, _RESIDUAL, x) for x in (_EVALUATIONS, _FORWARD)]
+    data = {"solves": _rows(solves, _RESIDUAL, (work, _FORWARD))}
+    panels = [_panel("solves", solves, series, _RESIDUAL, x) for x in (work, _FORWARD)]
     params = []
     if gradients:
         checked = case.by_gradient
-        checked = checked[checked["gradient"].isin(gradients) & (checked["gradient"] != FORWARD_ONLY)]
-        data["gradients"] = _rows(checked, _ERROR, (_EVALUATIONS, _TOTAL))
-        panels += [_panel("gradients", checked, series, _ERROR, x) for x in (_EVALUATIONS, _TOTAL)]
+        checked = checked[
+            checked["gradient"].isin(gradients) & (checked["gradient"] != FORWARD_ONLY)
+        ]
+        data["gradients"] = _rows(checked, _ERROR, (work, _TOTAL))
+        panels += [_panel("gradients", checked, series, _ERROR, x) for x in (work, _TOTAL)]
         choose = alt.binding_select(options=list(gradients), name="gradient in the lower panels ")
         params = [alt.param(name="gradient", value=gradients[0], bind=choose)]
-    return assemble(panels, data, params=params)
+    return assemble(panels, data, legends=[series], params=params)
 
 
 def _rows(frame: pd.DataFrame, y: _Quantity, xs: Sequence[_Quantity]) -> list[Spec]:
     columns = ["solver", "reltol", "met", "number", "met_number", "retcode", "runs"]
+    columns += ["evaluations", "products_forward"]
     columns += ["gradient"] if "gradient" in frame else []
     columns += [q.key + end for q in (y, *xs) for end in _ENDS]
-    rows = records(frame, columns)
+    rows = records(frame, list(dict.fromkeys(columns)))
     for row in rows:
         row["outcome"] = f"met in {row['met_number']} of {row['number']} solves"
         # A logarithmic axis has no place for zero.
@@ -104,16 +109,15 @@ def _panel(data: str, frame: pd.DataFrame, series: Series, y: _Quantity, x: _Qua
         **at,
         stroke=series.stroke,
         strokeDash=series.dash,
+        opacity=series.seen(),
         order=alt.Order("reltol:Q", sort="descending"),
     )
-    tall = seen.mark_rule(opacity=0.45).encode(
-        x=at["x"], y=alt.Y(f"{y.key}_lo:Q", **up), y2=f"{y.key}_hi:Q", stroke=series.stroke
-    )
-    wide = seen.mark_rule(opacity=0.45).encode(
-        y=at["y"], x=alt.X(f"{x.key}_lo:Q", **across), x2=f"{x.key}_hi:Q", stroke=series.stroke
-    )
-    points = seen.mark_point(size=55, strokeWidth=1.6, opacity=1).encode(
+    thin = seen.mark_rule().encode(stroke=series.stroke, opacity=series.seen(0.4))
+    tall = thin.encode(x=at["x"], y=alt.Y(f"{y.key}_lo:Q", **up), y2=f"{y.key}_hi:Q")
+    wide = thin.encode(y=at["y"], x=alt.X(f"{x.key}_lo:Q", **across), x2=f"{x.key}_hi:Q")
+    points = seen.mark_point(size=55, strokeWidth=1.6).encode(
         **at,
+        opacity=series.seen(),
         stroke=series.stroke,
         shape=series.shape,
         fill=series.fill_if("datum.met"),
@@ -123,7 +127,7 @@ def _panel(data: str, frame: pd.DataFrame, series: Series, y: _Quantity, x: _Qua
     lost = (
         base.transform_filter(f"!isValid(datum.{y.key}) && isValid(datum.{x.key}) && !datum.met")
         .mark_text(text="✕", fontSize=12, fontWeight="bold")
-        .encode(x=at["x"], y=alt.value(4), color=series.text_colour, tooltip=tips)
+        .encode(x=at["x"], y=alt.value(4), color=series.colour, tooltip=tips)
     )
     return panel(alt.layer(line, tall, wide, points, lost))
 
@@ -132,6 +136,9 @@ def _tips(data: str, x: _Quantity, y: _Quantity) -> list[alt.Tooltip]:
     tips = [alt.Tooltip("solver:N"), alt.Tooltip("reltol:Q", format=".0e")]
     if data == "gradients":
         tips.append(alt.Tooltip("gradient:N"))
+    if x is _CALLS:
+        tips.append(alt.Tooltip("evaluations:Q", format=",.4~g"))
+        tips.append(alt.Tooltip("products_forward:Q", title="Jacobian products", format=",.4~g"))
     for quantity in (x, y):
         tips.append(alt.Tooltip(f"{quantity.key}:Q", title=quantity.title, format=quantity.write))
     least, most = alt.Tooltip(f"{y.key}_lo:Q"), alt.Tooltip(f"{y.key}_hi:Q")
@@ -146,8 +153,8 @@ def _tips(data: str, x: _Quantity, y: _Quantity) -> list[alt.Tooltip]:
 
 def _caption(case: Case, gradients: Sequence[str]) -> Markup:
     text = Markup(
-        "Lower and further left is better. A line is a solver, a point a tolerance, loose at the top"
-        " and tight at the bottom: medians over seeds, with their range as thin bars. "
+        "Lower and further left is better. A line is a solver, a point a tolerance, loose at the"
+        " top and tight at the bottom: medians over seeds, with their range as thin bars. "
     )
     unmet = int((~case.by_solver["met"]).sum())
     lost = int((case.by_solver["residual_relative"].isna() & ~case.by_solver["met"]).sum())
@@ -159,10 +166,14 @@ def _caption(case: Case, gradients: Sequence[str]) -> Markup:
             len(case.by_solver),
         )
     if lost:
-        text += words.sentence("A cross at the top edge ended without a finite residual ({}). ", lost)
+        text += words.sentence(
+            "A cross at the top edge ended without a finite residual ({}). ", lost
+        )
     if zero:
         exact = words.plural(zero, "point")
         text += words.sentence("{} with a residual of exactly 0 cannot be drawn. ", exact)
+    if case.has_products:
+        text += Markup("A Jacobian product counts as one evaluation on the axis. ")
     if gradients:
         text += Markup(
             "Below, the gradient of the parameters behind the same solves: it cannot be more exact"

@@ -12,16 +12,44 @@ _COLUMNS = (
     Column("solver", "solver", "series"),
     Column("gradient", "gradient"),
     Column("evaluations", "evaluations", "count", "low", "calls of f on the batch, forward"),
-    Column("forward_seconds", "forward", "seconds", "low", "the forward solve as this gradient runs it"),
-    Column("products", "products", "count", "low", "vector-Jacobian products of the adjoint solve"),
+    Column("products_forward", "Jacobian products", "count", "", "beside the evaluations, forward"),
+    Column(
+        "forward_seconds", "forward", "seconds", "low", "the forward solve as this gradient runs it"
+    ),
+    Column(
+        "products",
+        "adjoint products",
+        "count",
+        "low",
+        "vector-Jacobian products of the adjoint solve",
+    ),
     Column("backward_seconds", "backward", "seconds", "low"),
-    Column("rel_err", "gradient error", "error", "low", "‖gradient − reference‖ / ‖reference‖, all parameters"),
-    Column("cosine", "cosine", "number", "", "of the angle between gradient and reference"),
-    Column("kept_bytes", "kept", "bytes", "low", "kept by autograd between forward and backward, parameters excluded"),
+    Column(
+        "rel_err",
+        "gradient error",
+        "error",
+        "low",
+        "‖gradient − reference‖ / ‖reference‖, all parameters",
+    ),
+    Column("cosine", "cosine", "cosine", "", "of the angle between gradient and reference"),
+    Column(
+        "kept_bytes",
+        "kept",
+        "bytes",
+        "low",
+        "kept by autograd between forward and backward, parameters excluded",
+    ),
     Column("history_bytes", "history", "bytes", "", "the forward solver's own state while it runs"),
-    Column("codes", "how its samples ended", "codes"),
+    Column("codes", "retcodes", "codes", "", "how the samples ended"),
 )
-_FORWARD = ("solver", "evaluations", "forward_seconds", "history_bytes", "codes")
+_FORWARD = (
+    "solver",
+    "evaluations",
+    "products_forward",
+    "forward_seconds",
+    "history_bytes",
+    "codes",
+)
 
 
 def solver_by_gradient(case: Case) -> Table | None:
@@ -31,6 +59,8 @@ def solver_by_gradient(case: Case) -> Table | None:
         return None
     only_forward = bool((frame["gradient"] == FORWARD_ONLY).all())
     columns = [c for c in _COLUMNS if not only_forward or c.key in _FORWARD]
+    if not case.has_products:
+        columns = [c for c in columns if c.key != "products_forward"]
     text = Markup(
         "Medians over seeds; rest the pointer on a number for its range, on a row for its runs."
         " Bold: the least of those that met the tolerance. "
@@ -56,6 +86,7 @@ _DEPTH_COLUMNS = (
     Column("gradient", "gradient"),
     Column("loss", "loss", "number"),
     Column("rel_err", "gradient error", "error", "", "against the equilibrium's gradient"),
+    Column("products_forward", "Jacobian products", "count", "", "beside the evaluations, forward"),
     Column("forward_seconds", "forward", "seconds"),
     Column("backward_seconds", "backward", "seconds"),
     Column("kept_bytes", "kept", "bytes"),
