@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from db.errors import StoreError
 from db.store import Store, connect, default_url
+from db.writer import mark_died
 
 if TYPE_CHECKING:
     from db.observer import RunObserver
 
-__all__ = ["RunObserver", "Store", "StoreError", "connect", "default_url"]
+__all__ = ["RunObserver", "Store", "StoreError", "connect", "default_url", "mark_died"]
 
 
 def __getattr__(name: str) -> Any:

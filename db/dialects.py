@@ -286,8 +286,8 @@ class PostgreSQL:
 
     def query(self, engine: Engine, sql: str) -> tuple[list[str], Rows]:
         """See ``Database``. The statement becomes a cursor in a READ ONLY transaction."""
-        # DECLARE … CURSOR FOR takes one SELECT and nothing else, so nothing can end the transaction,
-        # and closing the connection rolls it back.
+        # DECLARE … CURSOR FOR takes one SELECT and nothing else, so nothing can end the
+        # transaction, and leaving the connection rolls it back.
         with engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             try:

@@ -32,7 +32,7 @@ from db.schema import (
 from db.views import VIEWS
 from db.where import conditions, view
 
-__all__ = ["rows", "run", "run_id", "series", "sql", "traces", "trials"]
+__all__ = ["config", "rows", "run", "run_id", "series", "sql", "traces", "trials"]
 
 ORDERS = {"v_runs": ("id",), "v_solves": ("run_id", "ord"), "v_gradients": ("run_id", "ord")}
 
@@ -191,6 +191,12 @@ def run(connection: Connection, number: int) -> dict[str, Any]:
         "output": "".join(connection.scalars(pieces)),
         "counts": {name: connection.scalar(statement) for name, statement in counts.items()},
     }
+
+
+def config(connection: Connection, number: int) -> dict[str, Any]:
+    """The config of a run, with nan and inf as they were."""
+    found: dict[str, Any] = restore(connection.scalar(select(Run.config).where(Run.id == number)))
+    return found
 
 
 def sql(database: Database, engine: Engine, statement: str) -> pd.DataFrame:

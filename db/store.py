@@ -185,8 +185,8 @@ class Store:
 
     def config(self, name: int | str) -> dict[str, Any]:
         """The config of one run, by its number or the start of its uuid."""
-        config: dict[str, Any] = self.run(name)["config"]
-        return config
+        with self._reading() as connection:
+            return queries.config(connection, queries.run_id(connection, name))
 
     def trials(self, study: str, experiment: str | None = None) -> pd.DataFrame:
         """The newest attempt at every trial of a study: trial, status, run_id."""

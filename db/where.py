@@ -93,12 +93,10 @@ def conditions(connection: Connection, name: str, where: str | None) -> list[Con
         The filter cannot be read, a key is neither a column nor a config key of any run, or a value
         does not fit its column.
     """
-    return [
-        _condition(connection, name, key, op, value) for key, op, value in _parse(where or "", name)
-    ]
+    return [_condition(connection, name, key, op, value) for key, op, value in _parse(where or "")]
 
 
-def _parse(where: str, name: str) -> list[tuple[str, str, Value]]:
+def _parse(where: str) -> list[tuple[str, str, Value]]:
     if not where.strip():
         return []
     found: list[tuple[str, str, Value]] = []

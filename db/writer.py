@@ -14,7 +14,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Insert, Table, delete, insert, select, update
 
 from db.dialects import insert_missing
-from db.encode import digest, flatten
+from db.encode import clean, digest, flatten
 from db.errors import StoreError
 from db.schema import (
     Base,
@@ -30,7 +30,7 @@ from db.schema import (
 )
 from db.store import connect
 
-__all__ = ["Output", "Points", "SqlWriter", "Writer"]
+__all__ = ["Output", "Points", "SqlWriter", "Writer", "mark_died"]
 
 Row = dict[str, Any]
 CODEC = "float64 little-endian, zlib"
@@ -197,6 +197,25 @@ class SqlWriter:
     def close(self) -> None:
         """See ``Writer``."""
         self._engine.dispose()
+
+
+def mark_died(url: str | os.PathLike[str] | None, uuid: str, message: str) -> None:
+    """Say that a run's process is gone; it ended with its last sign of life.
+
+    Nothing happens to a run that has said itself how it ended.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be opened.
+    """
+    runs = _table(Run)
+    row = {"status": "DIED", "stopped_at": runs.c.heartbeat_at, "fail_message": clean(message)}
+    engine = connect(url)
+    with engine.begin() as connection:
+        mine = (runs.c.uuid == uuid) & (runs.c.status == "RUNNING")
+        connection.execute(update(runs).where(mine).values(row))
+    engine.dispose()
 
 
 def _table(model: type[Base]) -> Table:

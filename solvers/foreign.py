@@ -129,15 +129,21 @@ class Objective:
             scale = np.maximum(_numbers(norm(fz.detach(), s.norm)), first)
         tolerance = s.abstol + s.reltol * scale
         meets = size <= tolerance
-        better = ~self._met[part] & (meets | (size < self._best[part]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            excess = np.where(meets, 0.0, size / tolerance)
+        rank = size
+        if not self.independent:
+            # Coupled samples end together: one point for all, where the worst is the nearest.
+            meets = np.full_like(meets, meets.all())
+            rank = np.full_like(size, excess.max())
+        better = ~self._met[part] & (meets | (rank < self._best[part]))
         if better.all():
             self.value[part] = z
         elif better.any():
             self.value[part][torch.from_numpy(better)] = z[torch.from_numpy(better)]
-        self._best[part] = np.where(better, size, self._best[part])
+        self._best[part] = np.where(better, rank, self._best[part])
         self._met[part] |= meets
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self._excess[part] = np.where(meets, 0.0, size / tolerance)
+        self._excess[part] = excess
         self._counts[part] += 1
         seconds = time.perf_counter() - self.evaluator.started
         self._points.append((np.arange(self.problem.batch)[part], seconds, size))
@@ -162,6 +168,11 @@ class Objective:
             torch.from_numpy(residual),
             torch.from_numpy(active),
         )
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything but z0 was evaluated."""
+        return bool((self._counts > 1).any())
 
     @property
     def spent(self) -> Tensor:
@@ -206,8 +217,9 @@ def run_foreign(
             except Exception as error:  # whatever a foreign library raises is a failed solve
                 original = error
             judge.joint = not objective.independent
-            fz, residual = objective.again()
-            judge(objective.value, fz, residual, int(stats.sample_evaluations.max()))
+            if objective.moved:
+                fz, residual = objective.again()
+                judge(objective.value, fz, residual, int(stats.sample_evaluations.max()))
         verdicts = judge.verdicts
         otherwise = ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE
         code = final_codes(settings, verdicts, otherwise)

@@ -42,12 +42,16 @@ def closest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""
 
 
-def unknown(what: str, word: str, words: Iterable[str], *, path: str = "") -> OptionError:
+def unknown(
+    what: str, word: str, words: Iterable[str], *, path: str = "", of: str = ""
+) -> OptionError:
     """Return the error for a name that is none of ``words``."""
     known = sorted(words)
     where = f"{path}: " if path else ""
     allowed = ", ".join(known) if known else "none"
-    return OptionError(f"{where}unknown {what} '{word}'{closest(word, known)} (allowed: {allowed})")
+    return OptionError(
+        f"{where}unknown {what} '{word}'{of and f' of {of}'}{closest(word, known)} (allowed: {allowed})"
+    )
 
 
 @functools.cache

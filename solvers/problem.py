@@ -6,6 +6,7 @@ are per-sample tensors (batch first), ``params`` are shared by all samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -160,7 +161,7 @@ class Layout:
     def __init__(self, z: State) -> None:
         self.is_tuple = isinstance(z, tuple)
         self.shapes = [tuple(t.shape[1:]) for t in parts(z)]
-        self.sizes = [t[0].numel() if t.shape[0] else 0 for t in parts(z)]
+        self.sizes = [math.prod(s) for s in self.shapes]
         first = parts(z)[0]
         self.dtype, self.device = first.dtype, first.device
 
@@ -171,7 +172,7 @@ class Layout:
 
     def pack(self, z: State) -> Tensor:
         """Return the state as a matrix (B, D)."""
-        flat = [t.reshape(t.shape[0], -1) for t in parts(z)]
+        flat = [t.reshape(t.shape[0], size) for t, size in zip(parts(z), self.sizes, strict=True)]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
     def unpack(self, flat: Tensor) -> State:

@@ -8,6 +8,7 @@ written as ``module.path:attribute`` or ``path/of/file.py:attribute``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -78,9 +79,7 @@ class Registry(Generic[T]):
             raise ValueError(f"the {self.kind} name '{name}' is taken: choose another")
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
-        if not self.group:
-            return {}
-        return {e.name: e for e in importlib.metadata.entry_points(group=self.group)}
+        return _entry_points(self.group) if self.group else {}
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
@@ -132,7 +131,7 @@ class Registry(Generic[T]):
         for part in attribute.split("."):
             if not hasattr(loaded, part):
                 public = [n for n in vars(loaded) if not n.startswith("_")]
-                raise unknown(f"attribute of '{module}'", part, public, path=path)
+                raise unknown("attribute", part, public, path=path, of=f"'{module}'")
             loaded = getattr(loaded, part)
         if not callable(loaded):
             raise OptionError(f"{path}: '{target}' is a {type(loaded).__name__}, not callable")
@@ -220,9 +219,8 @@ class Registry(Generic[T]):
         checked = {}
         for key, value in given.items():
             if key not in parameters and not open_ended:
-                raise unknown(
-                    f"option of {self.kind} '{name}'", key, parameters, path=f"{path}.{key}"
-                )
+                owner, allowed = f"{self.kind} '{name}'", ["name", *parameters]
+                raise unknown("option", key, allowed, path=f"{path}.{key}", of=owner)
             if key in nested and value is not None:
                 named = _named(value, _default(parameters[key]))
                 checked[key] = nested[key].build(named, f"{path}.{key}")
@@ -257,6 +255,11 @@ class Registry(Generic[T]):
             tuple(sorted(getattr(factory, "requires", ()))),
             str(getattr(factory, "reference", "")),
         )
+
+
+@functools.cache  # it reads the metadata of every installed distribution
+def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {e.name: e for e in importlib.metadata.entry_points(group=group)}
 
 
 def _module(name: str) -> types.ModuleType:

@@ -6,7 +6,7 @@ SELECT
   r.experiment AS experiment,  -- text: name of the Sacred experiment
   r.study AS study,  -- text: study that the run belongs to; NULL for a single run
   r.trial AS trial,  -- text: sha256 of the trial's complete config; equal for attempts at the same trial
-  r.status AS status,  -- text: RUNNING, COMPLETED, FAILED (an exception), INTERRUPTED, QUEUED, or the status of a custom interrupt
+  r.status AS status,  -- text: RUNNING, COMPLETED, FAILED (an exception), INTERRUPTED, QUEUED, DIED (its process did), or the status of a custom interrupt
   r.started_at AS started_at,  -- time: start
   r.stopped_at AS stopped_at,  -- time: end; NULL while the run goes on, and for a killed one
   r.heartbeat_at AS heartbeat_at,  -- time: last sign of life

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from solvers.registries import Registry
 __all__ = ["DataSet", "as_dataset", "load", "model_options", "registry", "resolve"]
 
 registry: Registry[Any] = Registry("data set", "deq_lab.data")
+_loaded: dict[str, DataSet] = {}
 registry.register("digits", "experiments.data.digits:build")
 registry.register("pydoc", "experiments.data.pydoc:build")
 
@@ -28,9 +30,13 @@ def load(data: object) -> DataSet:
 
     A factory of another package may return a `DataSet` or an iterable of batches (x, target).
     """
-    if isinstance(data, str | Mapping):
-        return as_dataset(registry.build(data, "data"), name=_name(data))
-    return as_dataset(data)
+    if not isinstance(data, str | Mapping):
+        return as_dataset(data)
+    # A data set does not change, and every trial of a study asks for it again.
+    key = json.dumps(data, sort_keys=True, default=repr)
+    if key not in _loaded:
+        _loaded[key] = as_dataset(registry.build(data, "data"), name=_name(data))
+    return _loaded[key]
 
 
 def model_options(dataset: DataSet) -> dict[str, int]:

@@ -14,7 +14,16 @@ Flat = Mapping[str, Any]
 
 FORWARD_ONLY = "forward only"
 # What a run is measured with rather than on: it never makes another case.
-_EFFORT = {"seed", "repeats", "reltol", "max_evaluations", "fixed_budget", "device", "trace"}
+_EFFORT = {
+    "seed",
+    "repeats",
+    "repeat_seconds",
+    "reltol",
+    "max_evaluations",
+    "fixed_budget",
+    "device",
+    "trace",
+}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

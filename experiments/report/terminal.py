@@ -58,7 +58,8 @@ def _table(table: Table) -> RichTable:
     drawn = RichTable(title=f"{table.title} at {table.choice} {chosen}", title_justify="left")
     for i in shown:
         column, title = view.heads[i]
-        drawn.add_column(title, justify="left" if column.kind in ("text", "series") else "right")
+        named = column.kind in ("text", "series")
+        drawn.add_column(title, justify="left" if named else "right", no_wrap=named)
     for row in view.rows:
         if row.choice != chosen:
             continue

@@ -21,7 +21,11 @@ def solve_row(solution: Solution) -> dict[str, Any]:
     trace = None if solution.trace is None else _trace(solution)
     final = solution.residual.detach().double().cpu()
     last = float(final.max()) if final.numel() else None
-    course = trace["residual"] if trace is not None else np.empty(0)
+    course, whole = np.empty(0), np.empty(0)
+    if trace is not None:
+        course = trace["residual"]
+        # Once samples are frozen, the trace is about the others alone.
+        whole = course[trace["active"] == solution.batch]
     return {
         "phase": solution.phase,
         "site": solution.site,
@@ -41,7 +45,7 @@ def solve_row(solution: Solution) -> dict[str, Any]:
         "message": solution.message,
         "residual_first": float(course[0]) if len(course) else None,
         "residual_last": last,
-        "residual_min": _smallest(course, last),
+        "residual_min": _smallest(whole, last),
         "residual_relative": _relative(final, solution.scale),
         "seconds": stats.seconds,
         "repeats": 1,

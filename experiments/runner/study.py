@@ -11,15 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import make_url, update
+from sqlalchemy import make_url
 
-from db import Store, StoreError
-from db.schema import Run
-from db.store import connect
+from db import Store, StoreError, mark_died
 from experiments import catalogue, errors
 from experiments.runner import config as configs
 from experiments.runner.config import Device
@@ -187,7 +184,7 @@ def run(
         summary.interrupted = True
     finally:
         for _, uuid in running.values():  # those that could not record their end
-            _mark_died(store, uuid, "the study ended and its worker did not answer")
+            mark_died(store, uuid, "the study ended and its worker did not answer")
         summary.seconds = time.monotonic() - began
     return summary
 
@@ -204,7 +201,7 @@ def _ended(
     run_id, uuid = run or (None, None)
     if event.kind is Kind.DIED:
         if uuid is not None:
-            _mark_died(store, uuid, event.value)
+            mark_died(store, uuid, event.value)
         return Failure(trial, "DIED", run_id, event.value)
     if event.kind is Kind.INTERRUPTED:
         return Failure(trial, "INTERRUPTED", run_id, "its process was interrupted")
@@ -229,17 +226,6 @@ def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
         on_start=lambda run_id, uuid: report((run_id, uuid)),
     )
     return {"status": outcome.status, "run_id": outcome.run_id, "error": outcome.error}
-
-
-def _mark_died(store: str | None, uuid: str, message: str) -> None:
-    """Record the end of a run whose process can no longer do so."""
-    runs = Run.__table__
-    row = {"status": "DIED", "stopped_at": datetime.now(UTC), "fail_message": message}
-    engine = connect(store)
-    with engine.begin() as connection:
-        died = update(runs).where(runs.c.uuid == uuid, runs.c.status == "RUNNING")  # type: ignore[arg-type]
-        connection.execute(died, row)
-    engine.dispose()
 
 
 @contextlib.contextmanager

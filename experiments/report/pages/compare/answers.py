@@ -72,12 +72,12 @@ def headline(case: Case) -> Markup:
     if case.by_solver["solver"].nunique() == 1:
         only = strong(fewest.names[0])
         text = at + sentence(
-            "{}, the only solver here, needs {}", only, _work(case, tolerance, fewest)
+            "{}, the only solver here, needs {}", only, _work(case, [(tolerance, fewest)])
         )
         text += sentence(" evaluations and {}", seconds) if seconds else Markup(" evaluations")
         return text + Markup(". ") + gradients.headline(case)
     text = at + _wins(fewest, case, "the fewest evaluations", "needs")
-    text += sentence(" ({})", _work(case, tolerance, fewest))
+    text += sentence(" ({})", _work(case, [(tolerance, fewest)]))
     free = _without_products(case, tolerance, fewest)
     if free:
         text += sentence(
@@ -94,27 +94,35 @@ def headline(case: Case) -> Markup:
 
 def _wins(best: Best, case: Case, prize: str, verb: str) -> Markup:
     """Say who has it: ``broyden needs the fewest``, ``anderson and broyden tie for the fewest``."""
-    names = words.names(sorted(best.names, key=list(case.looks).index))
     said = verb if len(best.names) == 1 else "tie for"
-    return names + Markup(f" {said} {prize}" if said else f" {prize}")
+    return _names(best, case) + Markup(f" {said} {prize}" if said else f" {prize}")
 
 
-def _work(case: Case, tolerance: float, best: Best) -> str:
+def _names(best: Best, case: Case) -> Markup:
+    return words.names(sorted(best.names, key=list(case.looks).index))
+
+
+def _work(case: Case, won: Sequence[tuple[float, Best]]) -> str:
     """Say how many evaluations, and the Jacobian products that come beside them."""
-    products = _products(case, tolerance, best)
-    count = words.count(best.value)
-    return f"{count}, beside {words.count(products)} Jacobian products" if products else count
+    evaluations = listed([words.count(best.value) for _, best in won])
+    products = [number for tolerance, best in won for number in _products(case, tolerance, best)]
+    if not any(products):
+        return evaluations
+    ends = [words.count(end) for end in (min(products), max(products))]
+    beside = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    return f"{evaluations}, beside {beside} Jacobian products"
 
 
-def _products(case: Case, tolerance: float, best: Best) -> float:
+def _products(case: Case, tolerance: float, best: Best) -> tuple[float, float]:
+    """Return the fewest and the most Jacobian products of those that share a place."""
     rows = case.by_solver[case.by_solver["reltol"] == tolerance]
-    found = rows.loc[rows["solver"] == best.names[0], "products_forward"]
-    return float(found.iloc[0]) if len(found) else 0.0
+    found = rows.loc[rows["solver"].isin(best.names), "products_forward"]
+    return (float(found.min()), float(found.max())) if len(found) else (0.0, 0.0)
 
 
 def _without_products(case: Case, tolerance: float, best: Best) -> Best | None:
     """Return the winner among the solvers without products, where the first one needs some."""
-    if not _products(case, tolerance, best):
+    if not any(_products(case, tolerance, best)):
         return None
     return case.winner(tolerance, "evaluations", case.product_free())
 
@@ -125,16 +133,13 @@ def forward(case: Case) -> list[Markup]:
     if case.by_solver["solver"].nunique() < 2:
         return _alone(case)
     won = _winners(case, "evaluations")
-    said = _contest(case, won, "the fewest evaluations", "needs")
-    if any(_products(case, tolerance, best) for tolerance, best in won):
+    said = [_contest(case, won, "the fewest evaluations", "needs")]
+    if any(any(_products(case, tolerance, best)) for tolerance, best in won):
         free = _winners(case, "evaluations", case.product_free())
-        text = _contest(case, free, "the fewest", "needs")
-        said += [
-            Markup("Without Jacobian products: ") + line[:1].lower() + line[1:] for line in text[:1]
-        ]
-        said += text[1:]
+        said.append(_contest(case, free, "the fewest without Jacobian products", "needs"))
     quickest = _winners(case, "seconds")
-    return said + _contest(case, quickest, "the least time", "takes", words.seconds) + _never(case)
+    said.append(_contest(case, quickest, "the least time", "takes", words.seconds))
+    return [text for text in said if text] + _never(case)
 
 
 def _winners(
@@ -168,29 +173,23 @@ def _contest(
     prize: str,
     verb: str,
     write: words.Writer | None = None,
-) -> list[Markup]:
-    said = []
+) -> Markup:
+    """Say in one sentence who has the prize at which tolerances, and in another who is furthest."""
+    parts: list[Markup] = []
     for _, group in groupby(won, key=lambda item: frozenset(item[1].names)):
         here = list(group)
-        values = listed([(write or words.count)(best.value) for _, best in here])
-        beside = [_products(case, t, best) for t, best in here]
-        if write is None and any(beside):
-            products = listed([words.count(number) for number in beside])
-            values += f", beside {products} Jacobian products"
-        seeds = here[0][1].seeds
-        within = f", within the spread over {plural(seeds, 'seed')}" if seeds > 1 else ""
-        said.append(
-            sentence(
-                "To {}, {}{} ({}).",
-                _tolerances([t for t, _ in here], case.tolerances),
-                _wins(here[0][1], case, prize, verb),
-                within if len(here[0][1].names) > 1 else "",
-                values,
-            )
-        )
-    if said:
-        said[-1] += _most(won[-1], write or words.count, "time" if write else "evaluations")
-    return said
+        best = here[0][1]
+        if parts:
+            who = _names(best, case) + Markup(", tied," if len(best.names) > 1 else "")
+        else:
+            who = _wins(best, case, prize, verb)
+        text = listed([write(b.value) for _, b in here]) if write else _work(case, here)
+        reached = _tolerances([t for t, _ in here], case.tolerances)
+        parts.append(sentence("{} to {} ({})", who, reached, text))
+    if not parts:
+        return Markup()
+    furthest = _most(won[-1], write or words.count, "time" if write else "evaluations")
+    return Markup("; ").join(parts) + Markup(".") + furthest
 
 
 def _most(last: tuple[float, Best], write: words.Writer, unit: str) -> Markup:

@@ -14,7 +14,7 @@ from experiments.report.charts import Series, assemble, linear_scale, log_scale,
 from experiments.report.frames import Frames
 from experiments.report.pages.compare.cases import Case
 
-_WIDTH, _HEIGHT = 430, 290
+_WIDTH, _HEIGHT = 490, 290
 
 
 def convergence(every: Sequence[Case], frames: Frames) -> Figure | None:

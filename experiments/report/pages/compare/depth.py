@@ -27,7 +27,7 @@ from experiments.report.colours import gradient_looks
 from experiments.report.labels import FORWARD_ONLY
 from experiments.report.pages.compare.cases import Case
 
-_WIDTH, _HEIGHT = 430, 200
+_WIDTH, _HEIGHT = 490, 225
 _ENDS = ("", "_lo", "_hi")
 
 
@@ -43,13 +43,13 @@ _QUANTITIES = (
     _Quantity("loss", "loss", "number", False),
     _Quantity("rel_err", "relative error of the gradient", "error", True),
     _Quantity("total_seconds", "seconds, forward and backward", "seconds", True),
-    _Quantity("bytes", "bytes kept, with the solver's history", "bytes", True),
+    _Quantity("bytes", "bytes, history included", "bytes", True),
 )
 
 
 def depth(case: Case) -> Figure | None:
     """Return the explicit network against its depth beside the equilibrium, or None."""
-    rows = case.by_budget[case.by_budget["gradient"] != FORWARD_ONLY]
+    rows = _explicit(case)
     shown = [quantity for quantity in _QUANTITIES if positive(rows[quantity.key])]
     if not shown:
         return None
@@ -73,6 +73,13 @@ def depth(case: Case) -> Figure | None:
         text,
         lambda: _draw(case, rows, shown, level),
     )
+
+
+def _explicit(case: Case) -> pd.DataFrame:
+    """Return the fixed budgets whose gradient goes through every layer; all, if there are none."""
+    rows = case.by_budget[case.by_budget["gradient"] != FORWARD_ONLY]
+    through = rows[[not str(name).startswith("implicit") for name in rows["gradient"]]]
+    return rows if through.empty else through
 
 
 def equilibrium(case: Case) -> Spec:

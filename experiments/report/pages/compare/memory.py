@@ -15,7 +15,8 @@ from experiments.report.charts import Series, assemble, linear_scale, panel, pos
 from experiments.report.colours import gradient_looks
 from experiments.report.pages.compare.cases import Case
 
-_WIDTH, _HEIGHT = 430, 300
+_WIDTH, _HEIGHT = 490, 300
+_ROOM = 1.22  # of the axis, for the names at the ends of the lines
 _RUNS = ("runs:N", "runs (deq runs show …)")
 
 
@@ -24,23 +25,60 @@ def memory(every: Sequence[Case]) -> Figure | None:
     shown = [case for case in every if positive(case.by_budget["kept_bytes"])]
     if not shown:
         return None
-    text = Markup(
-        "What one training step holds between forward and backward, parameters excluded. Thick"
-        " lines: bytes that autograd keeps. The band above a line: the solver's own history while"
-        " it runs."
-    )
-    if any(_histories(case) for case in shown):
-        text += Markup(
-            " Thin lines with marks: solves to each tolerance under the implicit gradient, kept"
-            " bytes and history together."
-        )
-    growth = [sentence for case in shown for sentence in _growth(case)]
+    said = [sentence for case in shown for sentence in (*_growth(case), *_largest(case))]
     return Figure(
         "bytes",
         "Bytes against evaluations, unrolled and implicit",
-        Markup(" ").join([text, *growth]),
+        Markup(" ").join([*_legend(shown), *said]),
         lambda: _draw(shown),
     )
+
+
+def _legend(shown: Sequence[Case]) -> list[Markup]:
+    """Say what the marks mean, of those that are there."""
+    said = [
+        Markup(
+            "What a training step holds between forward and backward, parameters excluded. Thick"
+            " lines: the bytes that autograd keeps, after so many evaluations of plain iteration."
+        )
+    ]
+    if any((case.by_budget["history_bytes"] > 0).any() for case in shown):
+        said.append(Markup("The band above a line: the solver's own history while it runs."))
+    marks = [row for case in shown for row in _histories(case)]
+    if marks:
+        said.append(
+            Markup(
+                "Thin lines with marks: solves to each tolerance under the implicit gradient, kept"
+                " bytes and the solver's history together."
+            )
+        )
+    beyond = len(marks) - sum(len(_within(case)) for case in shown)
+    if beyond:
+        points = words.plural(beyond, "such point lies", "such points lie")
+        said.append(words.sentence("{} beyond the right edge.", points))
+    return said
+
+
+def _largest(case: Case) -> list[Markup]:
+    """Say which solver's history is the largest, beside what the implicit gradient keeps."""
+    rows = [row for row in _histories(case) if row["kept_bytes"]]
+    if not rows:
+        return []
+    row = max(rows, key=lambda row: row["history_bytes"])
+    ratio = row["history_bytes"] / row["kept_bytes"]
+    if ratio < 1:
+        return []
+    return [
+        words.sentence(
+            "On {}, {} holds the longest history: {} at reltol {}, {} what {} keeps.",
+            case.name,
+            row["solver"],
+            words.size(row["history_bytes"]),
+            words.tolerance(row["reltol"]),
+            words.times(ratio),
+            row["gradient"],
+        )
+    ]
 
 
 def _draw(shown: Sequence[Case]) -> Spec:
@@ -55,11 +93,8 @@ def _draw(shown: Sequence[Case]) -> Spec:
         budgets = case.by_budget[case.by_budget["gradient"].isin(_drawn(case))]
         columns = ["solver", "gradient", "max_evaluations", "evaluations", "kept_bytes"]
         rows = records(budgets, [*columns, "history_bytes", "bytes", "runs"])
-        most = float(budgets["evaluations"].max())
         data[f"budgets_{position}"] = _ended(rows)
-        data[f"histories_{position}"] = [
-            row for row in _histories(case) if row["evaluations"] <= 1.2 * most
-        ]
+        data[f"histories_{position}"] = _within(case)
         panels.append(_panel(case, position, budgets, Series(looks, "gradient"), series))
     return assemble(panels, data, legends=[series] if present else [], spacing=48)
 
@@ -103,6 +138,11 @@ def _histories(case: Case) -> list[Spec]:
     return records(rows, [*columns, "met", "retcode", "runs"])
 
 
+def _within(case: Case) -> list[Spec]:
+    edge = _ROOM * float(case.by_budget["evaluations"].max())
+    return [row for row in _histories(case) if row["evaluations"] <= edge]
+
+
 def _growth(case: Case) -> list[Markup]:
     """Say how many bytes each gradient adds with an evaluation, from the ends of its line."""
     said = []
@@ -130,10 +170,9 @@ def _panel(
 ) -> Spec:
     most = float(budgets["evaluations"].max())
     across = linear_scale("evaluations of f, forward", "count")
-    across["scale"] = alt.Scale(domain=[0, 1.22 * most], nice=False)
-    across["axis"].values = (
-        [most * part / 4 for part in range(5)] if most % 4 == 0 else alt.Undefined
-    )
+    across["scale"] = alt.Scale(domain=[0, _ROOM * most], nice=False)
+    deepest = float(budgets["max_evaluations"].max())
+    across["axis"].values = [deepest * part / 4 for part in range(5)]
     up = linear_scale("bytes", "bytes")
     x = alt.X("evaluations:Q", **across)
     y = alt.Y("kept_bytes:Q", **up)

@@ -23,7 +23,7 @@ from experiments.report.charts import (
 from experiments.report.labels import FORWARD_ONLY
 from experiments.report.pages.compare.cases import Case
 
-_WIDTH, _HEIGHT = 430, 270
+_WIDTH, _HEIGHT = 490, 270
 _ENDS = ("", "_lo", "_hi")
 
 
