@@ -78,13 +78,13 @@ class CompareConfig:
     )
     data_sha256: str = ""
     reltol: Tolerance | list[Tolerance] = 1e-3
-    abstol: Annotated[float, Field(ge=0)] = 0.0
+    abstol: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     norm: Literal["l2", "rms", "linf"] = "l2"
     max_evaluations: Count | list[Count] = 100
     fixed_budget: bool = False
     batch: Count = 16
     train_steps: Annotated[int, Field(ge=0)] = 0
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-2
     repeats: Count = 5
     repeat_seconds: Annotated[float, Field(gt=0)] = 1.0
     device: Device = "auto"
@@ -132,9 +132,10 @@ class CompareConfig:
                 f"data_sha256 = '{self.data_sha256}': the data set '{dataset.name}' here has"
                 f" {dataset.sha256}; its content differs, so the runs cannot be compared"
             )
-        config = self.data if self.data is not None else {"name": dataset.name}
-        if config.get("name") in data.registry:
-            config = data.registry.complete(config, "data")
+        # The batches that a user's model brings along have no name: their fingerprint is enough.
+        config = self.data
+        if config is None and dataset.name in data.registry:
+            config = data.registry.complete(dataset.name, "data")
         return replace(self, model=model, data=config, data_sha256=dataset.sha256)
 
     @property
@@ -201,7 +202,7 @@ def prepare(config: CompareConfig) -> Bench:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = models.registry.build(config.model, "model")
-    dataset = data.load(config.data if _is_registered(config.data) else model.data)
+    dataset = data.load(model.data if config.data is None else config.data)
     dtype = getattr(torch, config.dtype)
     for part in (model.inject, model.cell, model.readout):
         if isinstance(part, nn.Module):
@@ -220,11 +221,6 @@ def prepare(config: CompareConfig) -> Bench:
     if config.train_steps:
         _train(bench, stream)
     return bench
-
-
-def _is_registered(config: Config | None) -> bool:
-    name = str(config["name"]) if config else ""
-    return name in data.registry or ":" in name
 
 
 def _on(

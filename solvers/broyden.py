@@ -74,7 +74,7 @@ class Broyden(Solver):
         sh = _apply(v, u, s)
         denominator = dot(sh, y)
         # A change of the residual that H maps across the step says nothing: no update then.
-        size = (dot(sh, sh) * dot(y, y)).detach().sqrt()
+        size = dot(sh, sh).detach().sqrt() * dot(y, y).detach().sqrt()
         sound = denominator.abs() > torch.finfo(z.dtype).eps * size
         safe = torch.where(sound, denominator, 1.0)
         u = u.push(torch.where(sound, (s - hy) / safe, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,14 +72,18 @@ class Fallback(BaseSolver):
 
         attempts: list[Solution] = []
         left = settings.max_evaluations
+        started = time.perf_counter()
         whole: Solution | None = None
         for k, solver in enumerate(self.solvers):
             last = k == len(self.solvers) - 1
             budget = left if last else max(1, int(SHARE * left))
+            seconds = settings.max_seconds
+            if seconds is not None:
+                seconds = max(seconds - (time.perf_counter() - started), 1e-9)
             solution = run(
                 problem,
                 solver,
-                replace(settings, max_evaluations=budget),
+                replace(settings, max_evaluations=budget, max_seconds=seconds),
                 callback=callback,
                 differentiable=differentiable,
                 quiet=True,
@@ -87,7 +92,8 @@ class Fallback(BaseSolver):
             attempts.append(solution)
             whole = solution if whole is None else _better(whole, solution, differentiable)
             left -= solution.stats.evaluations
-            if whole.success or left < 1:
+            stopped = bool((solution.retcode == ReturnCode.MAX_SECONDS).any())
+            if whole.success or left < 1 or stopped:
                 break
             if solution.samples_independent is not None:
                 problem = replace(  # type: ignore[type-var]  # both problems are dataclasses

@@ -58,9 +58,10 @@ class Objective:
 
     def first(self) -> None:
         """Evaluate z0 on the batch, and find out whether samples are independent."""
-        self.evaluator.keep_last = self.independent is None
+        unknown = self.independent is None and self._limit > 0
+        self.evaluator.keep_last = unknown
         fz, residual = self.evaluator(self.z0)
-        if self.independent is None:
+        if unknown:
             half = torch.arange(self.problem.batch // 2, device=self.z0.device)
             blocks = self.evaluator.linearise(self.z0, self.z0.shape).blocks()
             self.independent = blocks and self.evaluator.divisible(self.z0, fz, half)

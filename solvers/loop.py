@@ -32,8 +32,8 @@ _lock = threading.Lock()
 class Settings(Options):
     """How far a solve goes, whichever solver does it; the keywords of :func:`solve`."""
 
-    abstol: Annotated[float, Field(ge=0)] = 0.0
-    reltol: Annotated[float, Field(ge=0)] = 1e-3
+    abstol: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    reltol: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     norm: Literal["l2", "rms", "linf"] = "l2"
     max_evaluations: Annotated[int, Field(ge=1)] = 100
     max_seconds: Annotated[float, Field(gt=0)] | None = None

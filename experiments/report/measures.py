@@ -47,7 +47,7 @@ def summarise(points: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
         With ``runs`` (ids), ``number`` (of points), ``met_number``, ``met`` (all of them),
         ``retcode`` (the worst), ``codes`` (samples by retcode) and ``message`` (of the worst).
     """
-    numbers = points[list(values)].apply(pd.to_numeric, errors="coerce")
+    numbers = pd.DataFrame({v: pd.to_numeric(points[v], errors="coerce") for v in values})
     groups = numbers.groupby([points[key] for key in by], sort=False, dropna=False)
     ends = {"": groups.median(), "_lo": groups.min(), "_hi": groups.max()}
     frame = pd.DataFrame({f"{v}{end}": found[v] for v in values for end, found in ends.items()})

@@ -72,6 +72,14 @@ def test_how_a_run_ends_is_recorded(
     assert len(store().solves()) == 1  # what was measured before stays
 
 
+def test_every_solve_of_a_block_can_be_recorded(workplace: Path, store: Opened) -> None:
+    outcome = run_experiment(tiny.experiment, {"what": "observe"})
+    assert outcome.status == "COMPLETED", outcome.error
+    solves = store().solves()
+    assert list(solves["solver"]) == ["anderson", "picard", "broyden"]
+    assert list(solves["outer_step"]) == [0, 7, 7]
+
+
 def test_ctrl_c_is_recorded(workplace: Path, store: Opened) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_experiment(tiny.experiment, {"what": "interrupt"})

@@ -36,7 +36,9 @@ class TinyConfig:
     dtype: Literal["float32", "float64"] = "float32"
     device: Device = "auto"
     seed: Seed = 0
-    what: Literal["solve", "raise", "die", "wait", "misuse", "interrupt", "terminate"] = "solve"
+    what: Literal[
+        "solve", "raise", "die", "wait", "misuse", "interrupt", "terminate", "observe"
+    ] = "solve"
     notes: str = ""
 
     def check(self) -> None:
@@ -63,6 +65,11 @@ def main(config: TinyConfig, recorder: Recorder) -> float:
         recorder.gradient(solve_ord=forward, target="parameters", method="none", rel_err=0.5)
         recorder.scalar("residual", float(solution.residual.max()), step)
         worst = max(worst, float(solution.residual.max()))
+    if config.what == "observe":
+        with recorder.observing(outer_step=7) as heard:
+            solvers.solve(problem, solvers.Picard())
+            solvers.solve(problem, solvers.Broyden())
+        assert [order for order, _ in heard] == [1, 2]
     if config.what == "raise":
         print("about to raise")
         raise ArithmeticError("this trial always raises")

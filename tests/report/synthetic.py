@@ -105,19 +105,41 @@ class Made:
         *,
         fixed_budget: bool = False,
         config: Mapping[str, Any] | None = None,
+        solve: Mapping[str, Any] | None = None,
+        check: Mapping[str, Any] | None = None,
     ) -> int:
-        """Record one whole run and return its id."""
+        """Record one whole run and return its id; ``solve`` and ``check`` replace columns."""
         changed: dict[str, Any] = dict(config or {})
         if fixed_budget:
             changed |= {"max_evaluations": list(points), "fixed_budget": True}
         observer = self.run(model, solver, gradient, seed, config=changed)
         for step, point in enumerate(points):
-            record_point(observer, model, solver, gradient, seed, step, point, fixed_budget)
+            forward, gradient_check = made_up(
+                model, solver, gradient, seed, step, point, fixed_budget
+            )
+            ord_ = observer.solve({**forward, **(solve or {})})
+            if gradient is None:
+                continue
+            adjoint = None
+            if "solver" in gradient:
+                adjoint = observer.solve(
+                    {
+                        "outer_step": step,
+                        "phase": "adjoint",
+                        "solver": gradient["solver"]["name"],
+                        "vjps": gradient_check["products"],
+                        "retcode": "SUCCESS",
+                        "converged": 1.0,
+                        "message": "converged",
+                        "reltol": forward["reltol"],
+                    }
+                )
+            links = {"solve_ord": ord_, "adjoint_ord": adjoint}
+            observer.gradient({**gradient_check, **links, **(check or {})})
         return self.end(observer)
 
 
-def record_point(  # noqa: PLR0917
-    observer: RunObserver,
+def made_up(  # noqa: PLR0917
     model: str,
     solver: str,
     gradient: Mapping[str, Any] | None,
@@ -125,7 +147,8 @@ def record_point(  # noqa: PLR0917
     step: int,
     point: float | int,
     fixed_budget: bool,
-) -> None:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of a forward solve and of the gradient check behind it."""
     batch, dim, kept = SIZES.get(model, (16, 64, 4))
     state = batch * dim * 4
     rate, overhead = RATES.get(solver, (0.7, 1e-3))
@@ -168,85 +191,64 @@ def record_point(  # noqa: PLR0917
         "residual": [first * rate**k for k in range(evaluations)],
         "active": [float(batch)] * evaluations,
     }
-    forward = observer.solve(
-        {
-            "outer_step": step,
-            "phase": "forward",
-            "problem": model,
-            "solver": solver,
-            "iterations": evaluations - 1,
-            "evaluations": evaluations,
-            "sample_evaluations": evaluations * batch,
-            "jvps": {"newton": 64, "newton_krylov": 2}.get(solver, 0) * (evaluations - 1),
-            "vjps": 0,
-            "history_bytes": history,
-            "retcode": retcode,
-            "retcodes": {"SUCCESS": batch - 2, retcode: 2} if bad else {"SUCCESS": batch},
-            "converged": (batch - 2) / batch if bad else 1.0,
-            "message": message,
-            "residual_first": first,
-            "residual_last": float("nan") if lost else first * relative,
-            "residual_relative": float("nan") if lost else relative,
-            "seconds": seconds,
-            "seconds_q1": None if foreign else seconds * 0.97,
-            "seconds_q3": None if foreign else seconds * 1.04,
-            "repeats": 1 if foreign else 5,
-            "abstol": 0.0,
-            "reltol": reltol,
-            "norm": "l2",
-            "max_evaluations": int(point) if fixed_budget else 100,
-            "fixed_budget": fixed_budget,
-            "dtype": "float32",
-            "device": "cpu",
-            "batch": batch,
-            "dim": dim,
-            "trace": None if solver == "scipy_newton_krylov" else trace,
-        }
-    )
-    if gradient is None or name is None:
-        return
+    forward = {
+        "outer_step": step,
+        "phase": "forward",
+        "problem": model,
+        "solver": solver,
+        "iterations": evaluations - 1,
+        "evaluations": evaluations,
+        "sample_evaluations": evaluations * batch,
+        "jvps": {"newton": 64, "newton_krylov": 2}.get(solver, 0) * (evaluations - 1),
+        "vjps": 0,
+        "history_bytes": history,
+        "retcode": retcode,
+        "retcodes": {"SUCCESS": batch - 2, retcode: 2} if bad else {"SUCCESS": batch},
+        "converged": (batch - 2) / batch if bad else 1.0,
+        "message": message,
+        "residual_first": first,
+        "residual_last": float("nan") if lost else first * relative,
+        "residual_relative": float("nan") if lost else relative,
+        "seconds": seconds,
+        "seconds_q1": None if foreign else seconds * 0.97,
+        "seconds_q3": None if foreign else seconds * 1.04,
+        "repeats": 1 if foreign else 5,
+        "abstol": 0.0,
+        "reltol": reltol,
+        "norm": "l2",
+        "max_evaluations": int(point) if fixed_budget else 100,
+        "fixed_budget": fixed_budget,
+        "dtype": "float32",
+        "device": "cpu",
+        "batch": batch,
+        "dim": dim,
+        "trace": None if solver == "scipy_newton_krylov" else trace,
+    }
     unrolled = name == "unrolled"
-    adjoint = None
     products = 8 + 4 * step if not fixed_budget else 18
-    if not unrolled:
-        adjoint = observer.solve(
-            {
-                "outer_step": step,
-                "phase": "adjoint",
-                "solver": gradient["solver"]["name"],
-                "vjps": products,
-                "retcode": "SUCCESS",
-                "converged": 1.0,
-                "message": "converged",
-                "reltol": reltol,
-            }
-        )
     floor = 2e-7
-    observer.gradient(
-        {
-            "outer_step": step,
-            "solve_ord": forward,
-            "adjoint_ord": adjoint,
-            "target": "parameters",
-            "method": name,
-            "reference": "float64, adjoint to 1e-12",
-            "rel_err": float("nan") if lost else (3 * relative if unrolled else relative) + floor,
-            "cosine": None if lost else 1 - relative**2 / 2,
-            "norm_ratio": 1.0,
-            "n": 1000,
-            "reltol": reltol,
-            "kept_bytes": state * (kept * evaluations if unrolled else kept + 2),
-            "history_bytes": history,
-            "forward_seconds": seconds * (1.6 if unrolled else 1.0),
-            "backward_seconds": seconds * 1.5 if unrolled else products * per_evaluation * 1.8,
-            "backward_seconds_q1": seconds * 1.4 if unrolled else products * per_evaluation * 1.7,
-            "backward_seconds_q3": seconds * 1.6 if unrolled else products * per_evaluation * 1.9,
-            "products": None if unrolled else products,
-            "loss": 2.3 + 0.5 * relative + 0.01 * seed,
-            "loss_ref": 2.3 + 0.01 * seed,
-            "state_err": None if lost else relative,
-        }
-    )
+    check = {
+        "outer_step": step,
+        "target": "parameters",
+        "method": name,
+        "reference": "float64, adjoint to 1e-12",
+        "rel_err": float("nan") if lost else (3 * relative if unrolled else relative) + floor,
+        "cosine": None if lost else 1 - relative**2 / 2,
+        "norm_ratio": 1.0,
+        "n": 1000,
+        "reltol": reltol,
+        "kept_bytes": state * (kept * evaluations if unrolled else kept + 2),
+        "history_bytes": history,
+        "forward_seconds": seconds * (1.6 if unrolled else 1.0),
+        "backward_seconds": seconds * 1.5 if unrolled else products * per_evaluation * 1.8,
+        "backward_seconds_q1": seconds * 1.4 if unrolled else products * per_evaluation * 1.7,
+        "backward_seconds_q3": seconds * 1.6 if unrolled else products * per_evaluation * 1.9,
+        "products": None if unrolled else products,
+        "loss": 2.3 + 0.5 * relative + 0.01 * seed,
+        "loss_ref": 2.3 + 0.01 * seed,
+        "state_err": None if lost else relative,
+    }
+    return forward, check
 
 
 GMRES = {"name": "implicit", "solver": {"name": "gmres"}}
@@ -275,4 +277,20 @@ def compare_study(
                 made.measured(model, solver, GMRES, seed, config={"repeats": 1})
             for gradient in (GMRES, UNROLLED):
                 made.measured(model, "picard", gradient, seed, BUDGETS, fixed_budget=True)
+    return made
+
+
+def small_study(path: Path) -> Made:
+    """Fill a store with the same kinds of trials, fewer of each."""
+    made = Made(path)
+    some = (1e-2, 1e-4, 1e-6)
+    for model in ("mlp", "transformer"):
+        for seed in range(2):
+            for solver in ("picard", "anderson", "newton_krylov"):
+                for gradient in (GMRES, UNROLLED):
+                    made.measured(model, solver, gradient, seed, some)
+            for solver in ("scipy_broyden1", "scipy_newton_krylov"):
+                made.measured(model, solver, GMRES, seed, some)
+            for gradient in (GMRES, UNROLLED):
+                made.measured(model, "picard", gradient, seed, (1, 8, 64), fixed_budget=True)
     return made

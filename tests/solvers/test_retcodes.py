@@ -36,7 +36,7 @@ def test_every_code_has_a_sentence() -> None:
 def test_max_evaluations(name: str, budget: int) -> None:
     problem = registry.get("tanh", batch=3, dtype="float64")
     solution = solvers.solve(
-        problem, solvers.registry.get(name), reltol=1e-13, max_evaluations=budget
+        problem, solvers.registry.get(name), reltol=0.0, max_evaluations=budget
     )
     assert set(codes(solution)) == {ReturnCode.MAX_EVALUATIONS}
     assert solution.stats.evaluations <= budget
@@ -58,9 +58,8 @@ def test_max_seconds(name: str) -> None:
         replace(base, f=slow), solvers.registry.get(name), reltol=1e-14, max_seconds=limit
     )
     assert ReturnCode.MAX_SECONDS in codes(solution)
-    # A step of Newton or the last evaluation may lie behind the limit; 100 evaluations are 2 s.
-    tries = len(solution.attempts) or 1
-    assert limit <= solution.stats.seconds < tries * (limit + 0.5)
+    # A step of Newton or the last evaluation may lie behind the limit; 100 evaluations take 2 s.
+    assert limit <= solution.stats.seconds < limit + 0.5
     assert "raise max_seconds" in solution.message
 
 
@@ -78,7 +77,7 @@ def test_stalled(name: str, dtype: str) -> None:
         problem, solvers.registry.get(name), reltol=0.0, max_evaluations=1000, norm="linf"
     )
     assert set(codes(solution)) == {ReturnCode.STALLED}
-    # It says so soon: 50 evaluations without progress, twice that to get there; for each of a chain.
+    # It says so soon: 50 evaluations without progress after 100 to get there, each of a chain.
     tries = len(solution.attempts) or 1
     assert solution.stats.evaluations <= tries * 150
     assert (solution.residual >= 0.9e-6).all()
