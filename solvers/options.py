@@ -49,9 +49,8 @@ def unknown(
     known = sorted(words)
     where = f"{path}: " if path else ""
     allowed = ", ".join(known) if known else "none"
-    return OptionError(
-        f"{where}unknown {what} '{word}'{of and f' of {of}'}{closest(word, known)} (allowed: {allowed})"
-    )
+    named = f"{what} '{word}' of {of}" if of else f"{what} '{word}'"
+    return OptionError(f"{where}unknown {named}{closest(word, known)} (allowed: {allowed})")
 
 
 @functools.cache

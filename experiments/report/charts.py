@@ -249,6 +249,7 @@ class Series:
         shown = [mark.encode(opacity=self.seen()) for mark in (rule, point, text)]
         spec = panel(alt.layer(*shown, said))
         hit = panel(target.encode(x=at("x"), x2="end:Q", y=up))
+        del hit["width"], hit["height"]  # a layer has the size of its panel
         hit["params"] = [_definition(self._picked)]
         spec["layer"].insert(0, hit)
         return spec, rows

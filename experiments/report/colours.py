@@ -22,7 +22,7 @@ class Look:
 
 
 SOLVERS: Mapping[str, Look] = {
-    "picard": Look("#8A8F98"),
+    "picard": Look("#989BA2"),
     "anderson": Look("#0072B2"),
     "broyden": Look("#D55E00"),
     "newton_krylov": Look("#009E73"),

@@ -65,7 +65,8 @@ def summarise(points: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
         }
         rows.append(row)
     more = ["runs", "number", "met_number", "met", "retcode", "codes", "message"]
-    return frame.reset_index().join(pd.DataFrame(rows, columns=more))
+    ended = pd.DataFrame(rows, columns=more).astype({"met": bool})
+    return frame.reset_index().join(ended)
 
 
 def codes(group: pd.DataFrame) -> dict[str, float]:

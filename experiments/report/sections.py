@@ -256,4 +256,4 @@ def _runs(runs: pd.DataFrame) -> Table:
     return Table("runs", f"All {plural(len(runs), 'run')}", Markup(), columns, frame, folded=True)
 
 
-__all__ = ["failures", "machine_sentence", "measured", "overview", "strong"]
+__all__ = ["failures", "machine_sentence", "measured", "overview"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -55,7 +56,8 @@ def _table(table: Table) -> RichTable:
     view = layout(table)
     shown = [i for i, (column, _) in enumerate(view.heads) if column.key in _COLUMNS]
     chosen = view.chosen
-    drawn = RichTable(title=f"{table.title} at {table.choice} {chosen}", title_justify="left")
+    title = f"{table.title} at {table.choice} {chosen}"
+    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
         column, title = view.heads[i]
         named = column.kind in ("text", "series")

@@ -140,14 +140,14 @@ def sentence(template: str, *values: object, **named: object) -> Markup:
 _NUMBER = re.compile(r"\d[\d.,]*(?:e-?\d+)?(?: (?:[nmµ]?s|[kMGT]?B)\b|[×%])?")
 
 
-def unbroken(text: Markup) -> Markup:
-    """Return ``text`` with numbers that no line may break: exponents, and those with a unit."""
+def unbroken(text: str) -> Markup:
+    """Return ``text``, safe, with numbers that no line may break: exponents, and with a unit."""
 
     def kept(match: re.Match[str]) -> str:
         found = match[0]
         return f'<span class="n">{found}</span>' if re.search("[- ]", found) else found
 
-    parts = re.split(r"(<[^>]*>|&[^;]*;)", str(text))
+    parts = re.split(r"(<[^>]*>|&[^;]*;)", str(Markup.escape(text)))
     return Markup("".join(p if i % 2 else _NUMBER.sub(kept, p) for i, p in enumerate(parts)))
 
 

@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import solvers
-from db import RunObserver, default_url
+from db import RunObserver, connect, default_url
 from experiments.runner import config as configs
 from experiments.runner import environment
 from experiments.runner.rows import solve_row
@@ -168,6 +168,7 @@ def _store_option(url: str, run: Run) -> None:
     run.meta_info["options"] = {k: v for k, v in run.meta_info["options"].items() if k != "--store"}
     if run.unobserved:
         return
+    connect(url).dispose()  # a store that cannot be opened is refused before the run begins
     run.observers.append(
         RunObserver(
             url,

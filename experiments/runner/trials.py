@@ -72,8 +72,7 @@ def expand(
     if strict:
         for index, rule in unused.items():
             raise _useless(study, index, rule, keys)
-    axes = list(dict.fromkeys(key for block in study.grid for key in block))
-    labels = _labels(list(complete.values()), axes)
+    labels = _labels(study, list(complete.values()), config_class)
     return [
         Trial(key, config, label)
         for (key, config), label in zip(complete.items(), labels, strict=True)
@@ -172,8 +171,20 @@ def _useless(study: Study, index: int, rule: Mapping[str, Any], keys: set[str]) 
     return OptionError(f"{where}no trial is like this, so nothing is excluded")
 
 
-def _labels(trials: list[dict[str, Any]], axes: list[str]) -> list[str]:
-    words = [[_word(axis, lookup(config, axis)) for axis in axes] for config in trials]
+def _labels(study: Study, trials: list[dict[str, Any]], config_class: type[Any]) -> list[str]:
+    """Return what tells the trials apart: an axis of some blocks only where it is not as usual."""
+    axes = list(dict.fromkeys(key for block in study.grid for key in block))
+    usual = configs.plain(configs.merge(configs.defaults(config_class), study.base))
+    rare = {axis for axis in axes if not all(axis in block for block in study.grid)}
+    words = [
+        [
+            ""
+            if axis in rare and lookup(config, axis) == lookup(usual, axis)
+            else _word(axis, lookup(config, axis))
+            for axis in axes
+        ]
+        for config in trials
+    ]
     varying = [i for i in range(len(axes)) if len({row[i] for row in words}) > 1]
     labels = [" ".join(row[i] for i in varying if row[i]) or "the only trial" for row in words]
     # Mappings on one axis may share their names.

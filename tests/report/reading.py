@@ -48,6 +48,11 @@ def sentences(found: Page) -> str:
     return "\n".join(unescape(re.sub(r"<[^>]*>", "", str(text))) for text in said)
 
 
+def markup(html: str) -> str:
+    """A written page without what is inside its scripts, which no HTML parser reads."""
+    return re.sub(r"(<script[^>]*>).*?(?=</script>)", r"\1", html, flags=re.DOTALL)
+
+
 def specs(html: str) -> dict[str, dict[str, Any]]:
     """The definitions of the figures in a written page, by name."""
     found = re.findall(r'<script type="application/json" id="spec-([^"]*)">(.*?)</script>', html)

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import altair as alt
+import jsonschema
 import pandas as pd
 import pytest
-from reading import page, specs
+from reading import markup, page, specs
 from synthetic import GMRES, UNROLLED, Made
 from vl_convert import vegalite_to_svg
 
@@ -17,11 +18,11 @@ from experiments.report import render
 
 
 def test_page_needs_no_network(html: str) -> None:
-    addresses = re.findall(r"""(?:src|href|action|data)\s*=\s*["']([^"']*)""", html)
-    assert addresses
+    addresses = re.findall(r"""\b(?:src|href|action)\s*=\s*["']?([^"'\s>]*)""", markup(html))
+    assert len(addresses) > 10
     assert all(a.startswith(("#", "data:")) for a in addresses)
     assert "default-src 'none'" in html
-    assert not re.search(r"@import|url\(", html.split("<body>")[0])
+    assert not re.search(r"@import|url\(|https?:", markup(html))
 
 
 def test_runtime_is_inside(html: str) -> None:
@@ -39,8 +40,9 @@ def test_every_section_and_figure_is_there(html: str, folder: Path) -> None:
 
 
 def test_figures_are_valid_vega_lite_and_draw(html: str, folder: Path) -> None:
+    schema = jsonschema.Draft7Validator(alt.load_schema())
     for name, spec in specs(html).items():
-        alt.Chart.from_dict(spec, validate=True)
+        assert schema.is_valid({key: spec[key] for key in spec if key != "datasets"}), name
         svg = (folder / "figures" / f"{name}.svg").read_text()
         assert svg.startswith("<svg")
         assert "http" not in svg.replace("http://www.w3.org/", "")
@@ -57,7 +59,7 @@ def test_every_axis_has_a_title(html: str) -> None:
         return []
 
     for spec in specs(html).values():
-        found = axes(spec)
+        found = axes(spec["vconcat"])
         assert found
         assert all(axis["title"] for axis in found)  # type: ignore[index]
 
@@ -177,8 +179,8 @@ def test_what_comes_from_the_store_cannot_become_html(made: Made, tmp_path: Path
     made.end(made.run(HOSTILE, HOSTILE), ValueError(HOSTILE))
     html = render("compare", Store(made.path), tmp_path / "out").read_text()
     assert "<script>alert" not in html
-    assert "<img" not in html
-    assert "{{7*7}}" in html
+    assert "<img" not in markup(html)
+    assert "{{7*7}}" in markup(html)
     assert html.count("<script") == html.count("</script>")
     for name, spec in specs(html).items():
         assert re.fullmatch(r"[a-z0-9-]+", name)

@@ -1,27 +1,26 @@
 """Pages: what a report says about the runs of one experiment.
 
-A page is a function of the frames that returns :class:`Page`; it is registered under the name of
-its experiment. Runs of an experiment without a page of its own get the general one.
+A page is a module with a function ``page(frames) -> Page``, listed here under the name of its
+experiment. Runs of an experiment that is not listed get the general page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 
 from experiments.report.frames import Frames
 from experiments.report.pages.page import Page
-from solvers.registries import Registry
 
-__all__ = ["Page", "page_of", "pages"]
+__all__ = ["PAGES", "Page", "page_of"]
 
-pages: Registry[Page] = Registry("report page", "deq_lab.pages")
-pages.register("compare", "experiments.report.pages.compare:page")
-
-_GENERAL = "experiments.report.pages.general:page"
+PAGES = {
+    "compare": "experiments.report.pages.compare",
+}
+_GENERAL = "experiments.report.pages.general"
 
 
 def page_of(frames: Frames, experiment: str) -> Page:
     """Return the page of one experiment's runs."""
-    name = experiment if experiment in pages else _GENERAL
-    write: Callable[[Frames], Page] = pages.factory(name)
-    return write(frames)
+    module = importlib.import_module(PAGES.get(experiment, _GENERAL))
+    found: Page = module.page(frames)
+    return found

@@ -146,6 +146,11 @@ class Case:
         return least(per_seed(here, ["solver"], quantity), "solver")
 
 
+def implicit(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose gradient comes from the implicit function theorem."""
+    return rows[rows["gradient"].astype(str).str.startswith("implicit")]
+
+
 def _ordered(frame: pd.DataFrame, found: Mapping[str, Look]) -> pd.DataFrame:
     order = {name: position for position, name in enumerate(found)}
     frame = frame.assign(_order=frame["solver"].map(order), _loose=-frame["reltol"].astype(float))

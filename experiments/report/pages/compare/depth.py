@@ -25,7 +25,7 @@ from experiments.report.charts import (
 )
 from experiments.report.colours import gradient_looks
 from experiments.report.labels import FORWARD_ONLY
-from experiments.report.pages.compare.cases import Case
+from experiments.report.pages.compare.cases import Case, implicit
 
 _WIDTH, _HEIGHT = 490, 225
 _ENDS = ("", "_lo", "_hi")
@@ -78,7 +78,7 @@ def depth(case: Case) -> Figure | None:
 def _explicit(case: Case) -> pd.DataFrame:
     """Return the fixed budgets whose gradient goes through every layer; all, if there are none."""
     rows = case.by_budget[case.by_budget["gradient"] != FORWARD_ONLY]
-    through = rows[[not str(name).startswith("implicit") for name in rows["gradient"]]]
+    through = rows.drop(implicit(rows).index)
     return rows if through.empty else through
 
 
@@ -86,7 +86,7 @@ def equilibrium(case: Case) -> Spec:
     """Return the equilibrium's own numbers: by the solver and at the tolerance of the answer."""
     rows = case.by_gradient
     rows = rows[(rows["reltol"] == case.reference) & (rows["solver"] == case.representative)]
-    rows = rows[[str(name).startswith("implicit") for name in rows["gradient"]]]
+    rows = implicit(rows)
     level: Spec = {}
     if not rows.empty:
         columns = ["solver", "gradient", "reltol", "rel_err", "total_seconds", "bytes", "runs"]

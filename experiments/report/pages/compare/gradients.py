@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from experiments.report import words
 from experiments.report.measures import least, per_seed
-from experiments.report.pages.compare.cases import KEEPS_GRAPH, Case
+from experiments.report.pages.compare.cases import KEEPS_GRAPH, Case, implicit
 from experiments.report.words import listed, sentence, strong
 
 # A gradient this close to the equilibrium's is called near: one percent.
@@ -168,7 +168,7 @@ def explicit(case: Case) -> list[Markup]:
 def _against_equilibrium(case: Case, kept: float | None) -> Markup:
     rows = case.by_gradient
     rows = rows[(rows["reltol"] == case.reference) & (rows["solver"] == case.representative)]
-    rows = rows[[str(g).startswith("implicit") for g in rows["gradient"]]]
+    rows = implicit(rows)
     own = rows["kept_bytes"].dropna().min()
     if words.missing(own) or not own or kept is None or words.missing(kept):
         return Markup(".")
