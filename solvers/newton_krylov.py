@@ -77,10 +77,11 @@ class NewtonKrylov(Solver):
         solved = arnoldi_solve(
             lambda v: v - products.jvp(v), r, tolerance=forcing * size, max_products=self.inner
         )
-        failed = ~torch.isfinite(solved.x.detach()).all(dim=1)
+        found = solved.x.detach()
+        failed = ~torch.isfinite(found).all(dim=1) | ((found == 0).all(dim=1) & (size > 0))
         step = torch.where(failed[:, None], 0.0, solved.x)
         return z + step, NewtonKrylovState(size, forcing, failed)
 
     def failed(self, state: NewtonKrylovState) -> Tensor:
-        """Return which samples got a step that is not finite."""
+        """Return which samples got no step, as with a singular Jacobian, or no finite one."""
         return state.failed

@@ -20,7 +20,7 @@ from experiments.runner import config as configs
 from experiments.runner.recording import run_experiment
 from experiments.runner.study import plan
 from experiments.studies import find
-from solvers import ReturnCode, Solution, Stats, registry
+from solvers import ReturnCode, Solution, Stats
 from solvers.options import field_types
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,8 @@ def commands(page: Path) -> list[str]:
     lines = "".join(blocks(str(page.relative_to(ROOT)), "bash")).splitlines()
     prose = re.sub(r"```.*?```", "", said, flags=re.DOTALL)
     inline = re.findall(r"`((?:deq|make|python) [^`]+)`", prose)
-    return [shlex.join(shlex.split(c, comments=True)) for c in (*lines, *inline) if c.strip()]
+    whole = [c for c in (*lines, *inline) if c.strip() and "…" not in c]
+    return [shlex.join(shlex.split(c, comments=True)) for c in whole]
 
 
 ALL_COMMANDS = sorted({command for page in PAGES for command in commands(page)})
@@ -128,7 +129,7 @@ def test_a_solver_takes_less_than_forty_lines() -> None:
 def test_what_one_can_add_goes_through_compare(workplace: Path, gradient: str) -> None:
     words = f"with solver.name=aitken:Aitken gradient.name={gradient} model.name=conv:build"
     assert call(f"deq run compare -l ERROR {words} repeats=1 batch=4") == 0
-    checks = Store().gradients(f"solver=aitken:Aitken and gradient='{gradient}'")
+    checks = Store().gradients(f"solver=aitken:Aitken and gradient={gradient.partition(':')[0]}")
     assert len(checks) == 1
     assert (checks["rel_err"] < (1 if gradient == "one_step:OneStep" else 0.01)).all()
 
@@ -142,17 +143,18 @@ def test_data_of_ones_own(workplace: Path) -> None:
 def test_an_entry_point_names_a_solver(workplace: Path) -> None:
     (block,) = blocks("CONTRIBUTING.md", "toml")
     points = tomllib.loads(block)["project"]["entry-points"]
-    assert "aitken" not in registry.names()
-    info = workplace / "aitken-1.0.dist-info"
+    info = workplace / "aitken-1.0.dist-info"  # what an installed distribution leaves
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: aitken\nVersion: 1.0\n")
     lines = [f"[{g}]\n" + "".join(f"{k} = {v}\n" for k, v in p.items()) for g, p in points.items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
-    try:
-        assert "aitken" in registry.names()
-        assert registry.get("aitken", first=0.5).name == "aitken"
-    finally:
-        shutil.rmtree(info)
+    # In another process: this one has read what is installed already.
+    asked = "import solvers; print(solvers.registry.get('aitken', first=0.5))"
+    said = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=False
+    )
+    shutil.rmtree(info)
+    assert said.stdout == "Aitken(first=0.5)\n", said.stderr
 
 
 def test_an_experiment_and_a_study_of_it(workplace: Path) -> None:
@@ -175,7 +177,11 @@ def test_a_command_exists(
     match words[0]:
         case "make":
             made = subprocess.run(
-                ["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True
+                ["make", "--dry-run", *words[1:]],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert made.returncode == 0, made.stderr
         case "deq":
@@ -200,7 +206,8 @@ def check_deq(words: list[str]) -> None:
     elif words[0] == "report":
         deq.commands["report"].make_context("report", words[1:])
     else:
-        assert call(shlex.join(["deq", *words])) == 0
+        there = [re.sub(r"^\d+$", "1", word) for word in words]  # the number of some run
+        assert call(shlex.join(["deq", *there])) == 0
 
 
 def check_python(words: list[str]) -> None:

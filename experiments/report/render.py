@@ -27,7 +27,7 @@ from experiments.report.pages import Page, page_of
 __all__ = ["render"]
 
 RESULTS = Path("results")
-_GLOBALS = "Object.assign(window, { vega, vegaLite, vegaEmbed });"
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
 
 
 def render(study: str, store: Store, out: Path | None = None, where: str | None = None) -> Path:

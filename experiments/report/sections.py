@@ -130,7 +130,7 @@ def _unmet(points: pd.DataFrame) -> list[dict[str, object]]:
     ):
         case, solver, retcode = key
         total = ((asked["case"] == case) & (asked["solver"] == solver)).sum()
-        where = f"{case}, reltol {_tolerances(group)}"
+        where = f"{case}, {_asked(group)}"
         code = "no retcode" if words.missing(retcode) else str(retcode)
         rows.append(
             _failure(
@@ -156,7 +156,7 @@ def _adjoints(points: pd.DataFrame) -> list[dict[str, object]]:
         code = "no retcode" if words.missing(retcode) else str(retcode)
         times = f"{len(group)} of {total} adjoints"
         why = _why(group["adjoint_message"])
-        where = f"{case}, reltol {_tolerances(group)}"
+        where = f"{case}, {_asked(group)}"
         rows.append(_failure(code, [gradient], where, times, why, group["run_id"]))
     return rows
 
@@ -176,10 +176,17 @@ def _failure(  # noqa: PLR0917
     }
 
 
-def _tolerances(group: pd.DataFrame) -> str:
-    return listed(
-        [words.tolerance(t) for t in sorted(group["reltol"].dropna().unique(), reverse=True)]
-    )
+def _asked(group: pd.DataFrame) -> str:
+    """Say what the solves were asked for: tolerances, and budgets where they are fixed."""
+    free, fixed = group[~group["fixed_budget"]], group[group["fixed_budget"]]
+    tolerances = sorted(free["reltol"].dropna().unique(), reverse=True)
+    budgets = sorted(fixed["max_evaluations"].dropna().unique())
+    parts = []
+    if tolerances:
+        parts.append(f"reltol {listed([words.tolerance(t) for t in tolerances])}")
+    if budgets:
+        parts.append(f"fixed budget of {listed([words.count(b) for b in budgets])}")
+    return " and ".join(parts)
 
 
 def _why(messages: pd.Series) -> str:

@@ -92,6 +92,10 @@ def arnoldi_solve(
         [torch.nn.functional.pad(c, (0, k + 1 - c.shape[1])) for c in columns], dim=2
     )
     y = _least_squares(hessenberg, beta)
+    # Of a singular operator a step may be left that is larger than its rounding lets one use.
+    entries = torch.nan_to_num(hessenberg.detach()).abs().amax(dim=(1, 2))
+    noise = torch.finfo(b.dtype).eps * entries * torch.linalg.vector_norm(y.detach(), dim=1)
+    y = torch.where((noise < beta.detach())[:, None], y, 0.0)
     coefficients = (
         torch.cat((beta[:, None], torch.zeros_like(y)), dim=1)
         - (hessenberg @ y[:, :, None])[:, :, 0]
@@ -108,8 +112,9 @@ def _least_squares(hessenberg: Tensor, beta: Tensor) -> Tensor:
     rhs = q[:, 0] * beta.to(small)[:, None]
     diagonal = torch.diagonal(r, dim1=1, dim2=2)
     largest = diagonal.detach().abs().amax(dim=1, keepdim=True)
-    # A singular operator leaves a zero on the diagonal: that direction is left alone.
-    null = diagonal.detach().abs() <= torch.finfo(small).eps * largest
+    # A singular operator leaves a zero on the diagonal, up to the rounding of the products: that
+    # direction is left alone.
+    null = diagonal.detach().abs() <= 10 * torch.finfo(hessenberg.dtype).eps * largest
     r = r + torch.diag_embed(torch.where(null, 1.0, 0.0).to(small))
     rhs = torch.where(null, 0.0, rhs)
     y = torch.linalg.solve_triangular(r, rhs[:, :, None], upper=True)[:, :, 0]
@@ -170,9 +175,11 @@ class GMRES(LinearSolver):
                 max_products=min(budget, self.restart or budget),
                 read_every=read_every,
             )
-            x = x + right(cycle.x)
-            r = cycle.r
-            before, after = result.residual, row_norm(r, norm)
+            before, after = result.residual, row_norm(cycle.r, norm)
+            worse = after >= before  # by rounding alone
+            x = torch.where(worse[:, None], x, x + right(cycle.x))
+            r = torch.where(worse[:, None], r, cycle.r)
+            after = torch.where(worse, before, after)
             result.trace += [(n + result.products, s, a) for n, s, a in cycle.trace]
             result.products += cycle.products
             result.history_bytes = max(result.history_bytes, cycle.basis_bytes)

@@ -256,32 +256,8 @@ ANDERSON = {"name": "implicit", "solver": {"name": "anderson"}}
 UNROLLED = {"name": "unrolled"}
 
 
-def compare_study(
-    path: Path, models: Sequence[str] = ("mlp", "transformer"), seeds: int = 3
-) -> Made:
-    """Fill a store with a study like the real one."""
-    made = Made(path)
-    for model in models:
-        for seed in range(seeds):
-            for solver in ("picard", "anderson", "broyden", "newton_krylov", "newton"):
-                if solver == "newton" and model != "mlp":
-                    continue
-                for gradient in (GMRES, ANDERSON, UNROLLED):
-                    made.measured(model, solver, gradient, seed)
-            for solver in (
-                "scipy_anderson",
-                "scipy_broyden1",
-                "scipy_newton_krylov",
-                "torch_lbfgs",
-            ):
-                made.measured(model, solver, GMRES, seed, config={"repeats": 1})
-            for gradient in (GMRES, UNROLLED):
-                made.measured(model, "picard", gradient, seed, BUDGETS, fixed_budget=True)
-    return made
-
-
 def small_study(path: Path) -> Made:
-    """Fill a store with the same kinds of trials, fewer of each."""
+    """Fill a store with the kinds of trials of the study ``compare``, a few of each."""
     made = Made(path)
     some = (1e-2, 1e-4, 1e-6)
     for model, seeds in (("mlp", 2), ("transformer", 1)):

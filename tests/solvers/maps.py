@@ -13,6 +13,7 @@ from torch import Tensor
 import solvers
 from solvers import FixedPointProblem, ForeignSolver, ReturnCode, RootProblem, Solution
 from solvers.problem import Layout, Problem
+from solvers.problems import registry as problems
 
 EPS = {"float32": torch.finfo(torch.float32).eps, "float64": torch.finfo(torch.float64).eps}
 
@@ -155,7 +156,7 @@ def tanh_map(
     batch: int = 4, dim: int = 6, scale: float = 0.8, seed: int = 0, dtype: str = "float64"
 ) -> FixedPointProblem:
     """Z = tanh(W z + u), declared independent."""
-    problem = solvers.problems.registry.get(
+    problem = problems.get(
         "tanh", batch=batch, dim=dim, scale=scale, seed=seed, dtype=dtype
     )
     assert isinstance(problem, FixedPointProblem)

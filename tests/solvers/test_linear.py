@@ -162,6 +162,23 @@ def test_singular_and_inconsistent(name: str) -> None:
     assert torch.equal(nothing.x, torch.zeros_like(b))
 
 
+@every_dtype
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_singular_operator_does_not_blow_up(dtype: str, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    A = torch.randn(6, 8, 7, generator=g, dtype=torch.float64)
+    A = (A @ torch.randn(6, 7, 8, generator=g, dtype=torch.float64) / 8).to(getattr(torch, dtype))
+    b = torch.randn(6, 8, generator=g, dtype=torch.float64).to(A.dtype)
+    result, _ = solve(GMRES(), A, b, 1e-12)
+    r = b - (A @ result.x[:, :, None])[:, :, 0]
+    # What is reported is true, up to the rounding of a product with x; and of x something is left.
+    noise = EPS[dtype] * 30 * result.x.norm(dim=1)
+    assert ((r.norm(dim=1) - result.residual).abs() <= noise + 1e3 * EPS[dtype]).all()
+    assert (noise <= 100 * b.norm(dim=1)).all()
+    assert (result.residual <= b.norm(dim=1) * (1 + 10 * EPS[dtype])).all()
+    assert (result.residual > 1e-12 * b.norm(dim=1)).all()
+
+
 def test_a_sample_that_is_not_finite_is_alone() -> None:
     A, b = system(3, 6)
     A[1] = torch.nan

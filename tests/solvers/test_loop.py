@@ -48,9 +48,10 @@ stepped = pytest.mark.parametrize("name", STEPPED)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_iterate_is_returned(name: str, seed: int) -> None:
     # Far from a contraction: the residual goes up and down.
-    problem, calls = instrumented(tanh_map(batch=1, dim=8, scale=2.5, seed=seed))
+    base = tanh_map(batch=1, dim=8, scale=2.5, seed=seed)
+    problem, calls = instrumented(base)
     solution = solvers.solve(problem, solvers.registry.get(name), reltol=1e-12, max_evaluations=25)
-    sizes = [float(residual(problem, p).norm()) for p in calls.points]
+    sizes = [float(residual(base, p).norm()) for p in calls.points]
     best = sizes.index(min(sizes))
     assert torch.equal(solution.value, calls.points[best])
     assert float(solution.residual) == pytest.approx(sizes[best], rel=1e-12)  # rounding
@@ -106,7 +107,8 @@ def test_the_scale_of_a_fixed_point_is_the_state_or_the_first_residual() -> None
     near = tanh_map(batch=2)
     solution = solvers.solve(near, Picard(), reltol=1e-6)
     f = solution.value + residual(near, solution.value)
-    assert torch.allclose(solution.scale, f.norm(dim=1))
+    first = residual(near, near.z0).norm(dim=1)
+    assert torch.allclose(solution.scale, torch.maximum(f.norm(dim=1), first))
 
 
 def test_the_scale_of_a_root_is_the_first_residual_or_what_is_given() -> None:
@@ -119,9 +121,6 @@ def test_the_scale_of_a_root_is_the_first_residual_or_what_is_given() -> None:
     solution = solvers.solve(problem, Newton(damping=0.5), reltol=1e-4, scale=given)
     assert torch.equal(solution.scale, given)
     assert (solution.residual <= 1e-4 * given).all()
-    assert (
-        solution.scale == solvers.solve(problem, Newton(), scale=2.0).scale / 2 * given / given
-    ).all
     with pytest.raises(ValueError, match="scale has shape"):
         solvers.solve(problem, Newton(), scale=torch.ones(3))
 
@@ -182,7 +181,7 @@ def test_no_step_reads_a_number(name: str, dtype: str, monkeypatch: pytest.Monke
 def test_the_watch_sees_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     class Reading(Picard):
         def step(self, state: Any, z: Tensor, fz: Tensor, linearise: Any) -> Any:
-            assert bool((fz == fz).all())
+            assert bool(torch.isfinite(fz).all())
             return fz, state
 
     watched = Watched(Reading(), monkeypatch)
@@ -332,7 +331,10 @@ def test_the_trace(name: str) -> None:
     assert torch.allclose(whole.trace.residual[0].double(), first)
     assert float(summary.trace.residual[0]) == pytest.approx(float(first.max()))
     lowest = whole.trace.residual.nan_to_num(nan=torch.inf).amin(dim=0)
-    assert torch.allclose(lowest.double(), summary.residual, rtol=1e-6)
+    if name in FOREIGN:  # which go on with the others behind the first point that will do
+        assert (summary.residual >= lowest * (1 - 1e-6)).all()
+    else:
+        assert torch.allclose(lowest.double(), summary.residual, rtol=1e-6)
     assert summary.trace.evaluations[-1] <= summary.stats.evaluations
 
 

@@ -133,18 +133,16 @@ def test_linear_solve_failed() -> None:
     problem = FixedPointProblem(
         lambda z, a: a * z + 1, torch.zeros(3, 2, dtype=torch.float64), (a,)
     )
-    solution = solvers.solve(problem, Newton(), reltol=1e-10)
-    assert codes(solution) == [
-        ReturnCode.SUCCESS,
-        ReturnCode.LINEAR_SOLVE_FAILED,
-        ReturnCode.SUCCESS,
-    ]
-    assert torch.allclose(solution.value[[0, 2]], 1 / (1 - a[[0, 2]]).expand(2, 2))
-    assert "sample 1" in solution.message
-    assert "singular" in solution.message
-    krylov = solvers.solve(problem, NewtonKrylov(), reltol=1e-10)
-    assert codes(krylov)[1] in {ReturnCode.LINEAR_SOLVE_FAILED, ReturnCode.STALLED}
-    assert [codes(krylov)[i] for i in (0, 2)] == [ReturnCode.SUCCESS] * 2
+    for solver in (Newton(), NewtonKrylov()):
+        solution = solvers.solve(problem, solver, reltol=1e-10)
+        assert codes(solution) == [
+            ReturnCode.SUCCESS,
+            ReturnCode.LINEAR_SOLVE_FAILED,
+            ReturnCode.SUCCESS,
+        ]
+        assert torch.allclose(solution.value[[0, 2]], 1 / (1 - a[[0, 2]]).expand(2, 2))
+        assert "sample 1" in solution.message
+        assert "singular" in solution.message
 
 
 def test_failure_keeps_what_the_library_raised() -> None:

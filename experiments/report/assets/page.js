@@ -25,8 +25,11 @@
 
   for (const button of document.querySelectorAll("[data-svg]")) {
     button.addEventListener("click", async () => {
-      const compiled = vegaLite.compile(specOf("spec-" + button.dataset.svg)).spec;
-      const svg = await new vega.View(vega.parse(compiled), { renderer: "none" }).toSVG();
+      // Drawn once more, out of sight: on paper the figure is light, whatever the screen shows.
+      const spec = specOf("spec-" + button.dataset.svg);
+      const { view } = await vegaEmbed(document.createElement("div"), spec, { actions: false });
+      const svg = await view.toSVG();
+      view.finalize();
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
       link.download = button.dataset.svg + ".svg";

@@ -154,7 +154,8 @@ def _tips(data: str, x: _Quantity, y: _Quantity) -> list[alt.Tooltip]:
 def _caption(case: Case, gradients: Sequence[str]) -> Markup:
     text = Markup(
         "Lower and further left is better. A line is a solver, a point a tolerance, loose at the"
-        " top and tight at the bottom: medians over seeds, with their range as thin bars. "
+        " top and tight at the bottom: medians over seeds, with their range as thin bars. A click"
+        " on a name shows it alone. "
     )
     unmet = int((~case.by_solver["met"]).sum())
     lost = int((case.by_solver["residual_relative"].isna() & ~case.by_solver["met"]).sum())
