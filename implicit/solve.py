@@ -10,7 +10,7 @@ from torch import Tensor
 
 from implicit.explicit import as_module
 from implicit.gradients import Gradient, Implicit
-from solvers.loop import Iteration, Settings, run, started_from
+from solvers.loop import Iteration, Settings, started_from
 from solvers.problem import Problem, parts
 from solvers.solution import Solution
 from solvers.solver import BaseSolver
@@ -62,12 +62,13 @@ scale, trace, callback
     settings = Settings(abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace)
     if start is not None:
         problem = started_from(problem, start)
+    gradient = gradient or Implicit()
     if not _wanted(problem):
         with torch.no_grad():
-            return run(problem, solver, settings, scale=scale, callback=callback, site=site)
-    return (gradient or Implicit()).solve(
-        problem, solver, settings, site=site, scale=scale, callback=callback
-    )
+            return gradient.evaluate(
+                problem, solver, settings, site=site, scale=scale, callback=callback
+            )
+    return gradient.solve(problem, solver, settings, site=site, scale=scale, callback=callback)
 
 
 def _wanted(problem: Problem) -> bool:

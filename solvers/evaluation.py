@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import torch
@@ -47,7 +48,7 @@ class Evaluator:
             fz = self._function(z, self.args)
             self._last = (z, z, fz) if z.requires_grad else None
         elif self.keep_last:
-            with torch.enable_grad():
+            with torch.enable_grad(), _own_graph():
                 leaf = z.detach().requires_grad_()
                 traced = self._function(leaf, self.args)
             fz = traced.detach()
@@ -122,7 +123,7 @@ class Evaluator:
         if self._last is not None and self._last[0] is z:
             _, leaf, traced = self._last
         else:
-            with torch.enable_grad():
+            with torch.enable_grad(), _own_graph(unless=self.graph):
                 leaf = z if self.graph and z.requires_grad else z.detach().requires_grad_()
                 traced = self._function(leaf, self.args)
             self._count()
@@ -131,6 +132,16 @@ class Evaluator:
 
 def _devices(z: Tensor) -> list[torch.device]:
     return [z.device] if z.device.type == "cuda" else []
+
+
+def _own_graph(*, unless: bool = False) -> contextlib.AbstractContextManager[object]:
+    """Keep the hooks of the caller off a graph that ends with the solve.
+
+    Activation checkpointing would else evaluate its block anew at each Jacobian product.
+    """
+    if unless:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
 
 
 class Linearisation:
@@ -174,7 +185,7 @@ class Linearisation:
         """Return Jv."""
         self.stats.jvps += 1
         if self._dual is None:
-            with torch.enable_grad():
+            with torch.enable_grad(), _own_graph(unless=self._create_graph):
                 u = torch.zeros_like(self._fz).requires_grad_()
                 self._dual = u, self._grad(self._fz, self._z, u, create=True)
         u, product = self._dual
@@ -189,9 +200,10 @@ class Linearisation:
         """
         rows = self._fz.shape[0]
         probe = torch.zeros_like(self._fz)
-        own = torch.Generator(probe.device).manual_seed(0)  # the caller's random state stays
         half = probe[: rows // 2]
-        half.uniform_(0.5, 1.5, generator=own)
+        # As good as random, without the caller's random state: multiples of the golden section.
+        count = torch.arange(half.numel(), dtype=torch.float32, device=probe.device)
+        half.copy_((0.5 + (0.618034 * count) % 1).reshape(half.shape))
         self.stats.syncs += 1
         product = self.vjp(probe).reshape(self._z.shape)
         return not bool((product[rows // 2 :] != 0).any())
@@ -213,4 +225,6 @@ class Linearisation:
             is_grads_batched=True,
             materialize_grads=True,
         )
+        # Where f does not depend on z at all, the zeros come without the axis of the units.
+        jacobian = jacobian.expand(dim, *self._z.shape)
         return jacobian.reshape(dim, rows, dim).transpose(0, 1)

@@ -249,9 +249,11 @@ class Iteration:
         self.problem = problem if start is None else started_from(problem, start)
         self.solver, self.settings = solver, settings
         self.phase, self.site, self.callback = phase, site, callback
-        self.graph = differentiable
+        # Unrolled, the steps are the network: all samples take all of them, also without a graph.
+        self.unrolled = differentiable
+        self.graph = differentiable and torch.is_grad_enabled()
         self.evaluator = Evaluator(
-            self.problem, graph=differentiable, keep_last="linearise" in solver.requires
+            self.problem, graph=self.graph, keep_last="linearise" in solver.requires
         )
         self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
         self.independent = True if self.problem.batch <= 1 else self.problem.samples_independent
@@ -313,11 +315,11 @@ class Iteration:
                 self._one_row = self.joint
                 state = self.solver.init(self._rows(self.z), self._rows(self.fz))
                 started = True
-            if not self.graph and self.evaluations >= self.settings.max_evaluations:
+            if not self.unrolled and self.evaluations >= self.settings.max_evaluations:
                 break
             state = self._step(state)
             self._weigh(state)
-            if self.graph and self.evaluations >= self.settings.max_evaluations:
+            if self.unrolled and self.evaluations >= self.settings.max_evaluations:
                 # L evaluations in the graph are the weight-tied network of depth L: its last
                 # point is judged by one more, outside the graph.
                 with torch.no_grad():
@@ -369,7 +371,7 @@ class Iteration:
 
     def _drop(self, alive: list[bool], state: Any) -> Any:
         """Go on without the samples that ended, if samples are independent."""
-        if self.graph or self.joint:
+        if self.unrolled or self.joint:
             return state
         kept = torch.tensor([i for i, a in enumerate(alive) if a], device=self.layout.device)
         if self._divisible is None:
@@ -399,7 +401,7 @@ class Iteration:
         """The solution so far: the best iterate of each sample, judged."""
         verdicts, layout = self.judge.verdicts, self.layout
         return Solution(
-            value=layout.unpack(self.z if self.graph else verdicts.value),
+            value=layout.unpack(self.z if self.unrolled else verdicts.value),
             residual=verdicts.residual,
             scale=verdicts.scale,
             retcode=final_codes(self.settings, verdicts, self._stop or ReturnCode.MAX_EVALUATIONS),

@@ -77,7 +77,7 @@ def arnoldi_solve(
         basis = basis.push(torch.where(grows[:, None], q / safe[:, None], 0.0))
         h = torch.where(live[:, None], h, 0.0)
         # A sample that is done gets a column that leaves its least squares problem as it is.
-        below = torch.where(grows, length, torch.where(live, 0.0, 1.0))
+        below = torch.where(grows, length, (~live).to(length.dtype))
         columns.append(torch.cat((h, below[:, None]), dim=1))
         following = -(null * h).sum(dim=1).detach() / safe.detach()
         null = torch.cat((null, torch.where(grows, following, 0.0)[:, None]), dim=1)

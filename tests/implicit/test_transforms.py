@@ -9,6 +9,7 @@ import pytest
 import torch
 from cells import Cell, every_adjoint, forward_mode, injection, weights
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import implicit
@@ -166,13 +167,11 @@ def test_over_the_parameters_of_a_layer() -> None:
 
 
 def test_forward_mode_by_dual_numbers() -> None:
-    import torch.autograd.forward_ad as fwAD
-
     u, W = injection(2, 3), weights(3)
     du = injection(2, 3, seed=7)
-    with fwAD.dual_level():
-        z = equilibrium(fwAD.make_dual(u, du), W)
-        tangent = fwAD.unpack_dual(z).tangent
+    with forward_ad.dual_level():
+        z = equilibrium(forward_ad.make_dual(u, du), W)
+        tangent = forward_ad.unpack_dual(z).tangent
     assert torch.allclose(tangent, jvp(lambda u: explicit(u, W), (u,), (du,))[1], **close)
 
 

@@ -23,6 +23,7 @@ from solvers import (
     RootProblem,
 )
 from solvers.problem import Problem
+from solvers.problems import registry as problems
 
 native = pytest.mark.parametrize("name", NATIVE)
 
@@ -96,7 +97,8 @@ def test_at_a_zero_residual_the_gradient_is_finite(name: str) -> None:
     gradients = torch.autograd.grad(z.sum(), (u, W))
     assert all(torch.isfinite(g).all() for g in gradients)
     expected = cells.exact(u.detach(), W.detach(), torch.ones_like(u))
-    if name in {"picard", "newton", "newton_krylov"}:
+    # Anderson and Broyden have no steps to learn from, Newton–Krylov no space to move in.
+    if name in {"picard", "newton"}:
         for got, right in zip(gradients, expected, strict=True):
             assert relative(got, right) < 1e-3  # 0.6^20 for plain iteration
 
@@ -124,7 +126,7 @@ def test_through_newton_against_central_differences() -> None:
 
     given = (u.clone().requires_grad_(), W.clone().requires_grad_())
     gradients = torch.autograd.grad(loss(*given), given)
-    h = 1e-5
+    h = 2e-6
     g = torch.Generator().manual_seed(5)
     for _ in range(5):
         du = torch.randn(3, 4, generator=g, dtype=torch.float64)
@@ -132,7 +134,7 @@ def test_through_newton_against_central_differences() -> None:
         with torch.no_grad():
             slope = float(loss(u + h * du, W + h * dW) - loss(u - h * du, W - h * dW)) / (2 * h)
         got = float((gradients[0] * du).sum() + (gradients[1] * dW).sum())
-        assert got == pytest.approx(slope, rel=1e-7)  # h² times a third derivative, 1e-16 / h
+        assert got == pytest.approx(slope, rel=1e-7)  # (5 h)² times a third derivative
 
 
 def test_root_problems() -> None:
@@ -167,12 +169,30 @@ def test_picard_unrolled_is_the_weight_tied_network(depth: int, dtype: torch.dty
     eW, eu = torch.autograd.grad(explicit.sum(), (cell.W, u))
     assert torch.equal(dW, eW)
     assert torch.equal(du, eu)
+    # It is the same network where it is only used.
+    with torch.no_grad():
+        assert torch.equal(layer(u), explicit)
+    layer(u)
     # One more, outside the graph, judges the last point.
     assert layer.solution is not None
     assert layer.solution.stats.evaluations == depth + 1
     assert layer.solution.stats.iterations == depth
     r = (cell(z, u) - z).detach().norm(dim=1)
     assert torch.allclose(layer.solution.residual, r)
+
+
+@native
+@pytest.mark.parametrize("reltol", [0.0, 1e-6])
+def test_without_a_graph_it_is_the_same(name: str, reltol: float) -> None:
+    u, W = injection(3, 4).requires_grad_(), weights(4, 0.9)
+    keywords: Any = {"reltol": reltol, "max_evaluations": 6}
+    with_graph = implicit.solve(fixed_point(u, W), solver_of(name), Unrolled(), **keywords)
+    with torch.no_grad():
+        without = implicit.solve(fixed_point(u, W), solver_of(name), Unrolled(), **keywords)
+    assert not without.value.requires_grad  # type: ignore[union-attr]
+    assert torch.allclose(with_graph.value, without.value, atol=1e-12)  # type: ignore[arg-type]
+    assert with_graph.stats.evaluations == without.stats.evaluations
+    assert with_graph.retcode.tolist() == without.retcode.tolist()
 
 
 def test_it_stops_early_at_the_tolerance() -> None:
@@ -184,7 +204,7 @@ def test_it_stops_early_at_the_tolerance() -> None:
     # All samples go on until the last one has converged: the graph is the algorithm's.
     assert solution.stats.evaluations == alone.stats.evaluations
     assert (solution.stats.sample_evaluations == solution.stats.evaluations).all()
-    assert (solution.residual <= alone.residual).all()
+    assert (solution.residual <= alone.residual * (1 + 1e-9)).all()  # rounding
 
 
 def test_the_last_iterate_is_returned_not_the_best() -> None:
@@ -259,7 +279,7 @@ def test_coupled_samples(name: str) -> None:
 
 
 def test_a_state_of_two_tensors() -> None:
-    problem = solvers.problems.registry.get("tuple_tanh", batch=2, dtype="float64")
+    problem = problems.get("tuple_tanh", batch=2, dtype="float64")
     x, y = (t.clone().requires_grad_() for t in problem.args)
 
     def both(x: Tensor, y: Tensor) -> Any:
