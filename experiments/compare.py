@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, cast
@@ -132,6 +133,7 @@ class CompareConfig:
                 f"data_sha256 = '{self.data_sha256}': the data set '{dataset.name}' here has"
                 f" {dataset.sha256}; its content differs, so the runs cannot be compared"
             )
+        dataset.batches("train", self.batch)  # refuses a batch larger than the data
         # The batches that a user's model brings along have no name: their fingerprint is enough.
         config = self.data
         if config is None and dataset.name in data.registry:
@@ -293,8 +295,13 @@ def measure(
     kept = saved.bytes
     forward = repeated(solve, config, seconds)
     ord_ = recorder.solve(
-        solution, outer_step=step, repeats=len(forward), **quartiles("seconds", forward)
+        solution,
+        solver=config.solver["name"],
+        outer_step=step,
+        repeats=len(forward),
+        **quartiles("seconds", forward),
     )
+    _tell(solution, f"reltol {reltol:g}, at most {max_evaluations} evaluations")
     reached = {
         "evaluations": float(solution.stats.evaluations),
         "seconds": statistics.median(forward),
@@ -315,8 +322,13 @@ def measure(
     adjoint_ord = None
     if adjoint is not None:
         adjoint_ord = recorder.solve(
-            adjoint, outer_step=step, repeats=len(backwards), **quartiles("seconds", backwards)
+            adjoint,
+            solver=_adjoint_name(config) or adjoint.solver.name,
+            outer_step=step,
+            repeats=len(backwards),
+            **quartiles("seconds", backwards),
         )
+        _tell(adjoint, f"reltol {reltol:g}, adjoint")
     known = references.reference(bench.model, bench.x, bench.target, bench.name)
     z = Layout(solution.value).pack(solution.value).detach().cpu().double()
     compared = compare(gradient, list(known.gradient.values()))
@@ -325,7 +337,7 @@ def measure(
         solve_ord=ord_,
         adjoint_ord=adjoint_ord,
         target="parameters",
-        method=bench.gradient.name,
+        method=cast(Config, config.gradient)["name"],
         options=solvers.as_config(bench.gradient),
         reference=known.sentence,
         fwd_residual=float(solution.residual.amax()),
@@ -343,6 +355,18 @@ def measure(
         **compared,
     )
     return {**reached, "gradient_error": compared["rel_err"]}
+
+
+def _adjoint_name(config: CompareConfig) -> str:
+    """Return the config's name of the solver of the adjoint, if the gradient has that option."""
+    solver = (config.gradient or {}).get("solver")
+    return str(solver["name"]) if solver else ""
+
+
+def _tell(solution: Solution, point: str) -> None:
+    """Print what a solve that fell short says of itself."""
+    if not solution.success and not solution.settings.fixed_budget:
+        print(f"{point}: {solution.message}")
 
 
 def compare(gradient: tuple[Tensor, ...], reference: list[Tensor]) -> dict[str, Any]:
@@ -365,12 +389,14 @@ def main(config: CompareConfig, recorder: Recorder) -> dict[str, float]:
     bench = prepare(config)
     # The first solve of a process imports and compiles; none of the points should pay for that.
     budget = 3 if not config.fixed_budget else 1
-    warm = bench.solve(0.5, budget)
-    if bench.gradient is not None:
-        torch.autograd.grad(bench.loss(warm), bench.parameters, materialize_grads=True)
     reached: dict[str, float] = {}
-    for step, (reltol, max_evaluations) in enumerate(config.points):
-        reached = measure(bench, step, reltol, max_evaluations, recorder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", implicit.AdjointWarning)  # recorded, and said below
+        warm = bench.solve(0.5, budget)
+        if bench.gradient is not None:
+            torch.autograd.grad(bench.loss(warm), bench.parameters, materialize_grads=True)
+        for step, (reltol, max_evaluations) in enumerate(config.points):
+            reached = measure(bench, step, reltol, max_evaluations, recorder)
     return reached
 
 

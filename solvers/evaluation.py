@@ -139,9 +139,12 @@ def _own_graph(*, unless: bool = False) -> contextlib.AbstractContextManager[obj
 
     Activation checkpointing would else evaluate its block anew at each Jacobian product.
     """
-    if unless:
+    # torch has no public way to ask for them.
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+    if unless or top(True) is None:
         return contextlib.nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+    # Detached: a node that saves its own output would keep itself alive.
+    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
 
 
 class Linearisation:
@@ -206,7 +209,20 @@ class Linearisation:
         half.copy_((0.5 + (0.618034 * count) % 1).reshape(half.shape))
         self.stats.syncs += 1
         product = self.vjp(probe).reshape(self._z.shape)
-        return not bool((product[rows // 2 :] != 0).any())
+        # A slope that is not finite times nothing is NaN, and says nothing.
+        return not bool((torch.nan_to_num(product[rows // 2 :], nan=0.0) != 0).any())
+
+    def _rows(self, units: Tensor, *, batched: bool) -> Tensor:
+        (rows,) = torch.autograd.grad(
+            self._fz,
+            self._z,
+            units,
+            retain_graph=True,
+            create_graph=self._create_graph,
+            is_grads_batched=batched,
+            materialize_grads=True,
+        )
+        return rows
 
     def jacobian(self) -> Tensor:
         """Return J as dense blocks (B, D, D), by D products with its transpose under vmap."""
@@ -216,15 +232,10 @@ class Linearisation:
             return self._fz.new_zeros(rows, dim, dim)
         units = torch.eye(dim, dtype=self._fz.dtype, device=self._fz.device)
         units = units[:, None, :].expand(dim, rows, dim).reshape(dim, *self._fz.shape)
-        (jacobian,) = torch.autograd.grad(
-            self._fz,
-            self._z,
-            units,
-            retain_graph=True,
-            create_graph=self._create_graph,
-            is_grads_batched=True,
-            materialize_grads=True,
-        )
+        try:
+            jacobian = self._rows(units, batched=True)
+        except RuntimeError:  # an operation without a rule for vmap, such as another equilibrium
+            jacobian = torch.stack([self._rows(unit, batched=False) for unit in units])
         # Where f does not depend on z at all, the zeros come without the axis of the units.
         jacobian = jacobian.expand(dim, *self._z.shape)
         return jacobian.reshape(dim, rows, dim).transpose(0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solvers.options import OptionError
 from solvers.problem import Layout, Problem
+from solvers.registries import Registry
 from solvers.solution import ReturnCode, Solution, Stats
 from solvers.solver import BaseSolver
 
@@ -35,6 +36,12 @@ def _recommended() -> tuple[BaseSolver, ...]:
     return Anderson(), Broyden(), NewtonKrylov()
 
 
+def _registry() -> Registry[BaseSolver]:
+    from solvers import registry
+
+    return registry
+
+
 @dataclass(frozen=True)
 class Fallback(BaseSolver):
     """Try solvers in turn; the next one starts from the best iterates of the one before.
@@ -48,7 +55,9 @@ class Fallback(BaseSolver):
         Solver objects, at least one; by default Anderson, Broyden, NewtonKrylov.
     """
 
-    solvers: tuple[BaseSolver, ...] = field(default_factory=_recommended)
+    solvers: tuple[BaseSolver, ...] = field(
+        default_factory=_recommended, metadata={"registry": _registry}
+    )
 
     name: ClassVar[str] = "fallback"
 

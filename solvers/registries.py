@@ -15,9 +15,10 @@ import importlib.util
 import inspect
 import sys
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 from solvers.options import OptionError, as_config, check_value, field_types, unknown
 
@@ -179,10 +180,9 @@ class Registry(Generic[T]):
         for key, parameter in _parameters(factory).items():
             default = _default(parameter)
             if key in nested:  # what was written, since the built object may not know its name
-                value = as_config(_named(written.get(key, default), default))
-                complete[key] = (
-                    None if value is None else nested[key].complete(value, f"{path}.{key}")
-                )
+                value = as_config(written.get(key, default))
+                each = nested[key].complete
+                complete[key] = value and _each(value, default, f"{path}.{key}", each)
             else:
                 complete[key] = as_config(given.get(key, default))
         return complete | {k: as_config(v) for k, v in given.items() if k not in complete}
@@ -222,8 +222,9 @@ class Registry(Generic[T]):
                 owner, allowed = f"{self.kind} '{name}'", ["name", *parameters]
                 raise unknown("option", key, allowed, path=f"{path}.{key}", of=owner)
             if key in nested and value is not None:
-                named = _named(value, _default(parameters[key]))
-                checked[key] = nested[key].build(named, f"{path}.{key}")
+                default = _default(parameters[key])
+                build = nested[key].build
+                checked[key] = _each(value, default, f"{path}.{key}", build)
             else:
                 checked[key] = check_value(hints.get(key, Any), value, f"{path}.{key}")
         missing = [k for k, p in parameters.items() if p.default is p.empty and k not in checked]
@@ -299,6 +300,13 @@ def _default(parameter: inspect.Parameter) -> Any:
     return default() if isinstance(default, _Factory) else default
 
 
+def _each(value: object, default: object, path: str, act: Callable[[object, str], Any]) -> Any:
+    """Apply ``act(config, path)`` to a config, or to every one of a list."""
+    if isinstance(value, list | tuple):
+        return [act(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    return act(_named(value, default), path)
+
+
 def _named(value: object, default: object) -> object:
     """Return a config that gives options but no name with the name of the default."""
     if isinstance(value, Mapping) and "name" not in value:
@@ -323,13 +331,17 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _nested(factory: Callable[..., Any]) -> dict[str, Registry[Any]]:
-    """Return the options that are themselves built by a registry: their field's ``registry``."""
+    """Return the options that are themselves built by a registry: their field's ``registry``.
+
+    That is a registry, or a function that returns one which is not there yet.
+    """
     if not dataclasses.is_dataclass(factory):
         return {}
+    found = {f.name: f.metadata.get("registry") for f in dataclasses.fields(factory)}
     return {
-        f.name: f.metadata["registry"]
-        for f in dataclasses.fields(factory)
-        if "registry" in f.metadata
+        name: registry if isinstance(registry, Registry) else registry()
+        for name, registry in found.items()
+        if registry is not None
     }
 
 
@@ -342,5 +354,13 @@ def _plain(default: object) -> object:
 def _type_name(annotation: object) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace("typing.", "").replace("NoneType", "None")
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type_name(inner[0])
+    if origin is Literal:
+        return " | ".join(repr(value) for value in inner)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_type_name(part) for part in inner)
+    if isinstance(annotation, type) and not inner:
+        return "None" if annotation is types.NoneType else annotation.__name__
+    return str(annotation).replace("typing.", "")

@@ -73,7 +73,9 @@ def resolve(model: object, data: object = None) -> tuple[dict[str, Any], DataSet
     for key, needed in model_options(dataset).items():
         if key not in accepted:
             continue
-        given = config.setdefault(key, needed)
+        if config.get(key) is None:
+            config[key] = needed
+        given = config[key]
         if isinstance(given, int) and (given < needed or (key == "inputs" and given != needed)):
             least = "" if key == "inputs" else "at least "
             raise OptionError(

@@ -47,8 +47,8 @@ class Cell(nn.Module):
 def build(
     *,
     width: Annotated[int, Field(ge=1)] = 64,
-    inputs: Annotated[int, Field(ge=1)] = 64,
-    classes: Annotated[int, Field(ge=2)] = 10,
+    inputs: Annotated[int, Field(ge=1)] | None = None,
+    classes: Annotated[int, Field(ge=2)] | None = None,
     gain: Annotated[float, Field(ge=0)] = 0.95,
     injection: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Model:
@@ -77,14 +77,15 @@ def build(
     width
         Size of the state.
     inputs
-        Numbers in one x.
+        Numbers in one x; left open, those of the data set, else the 64 of ``digits``.
     classes
-        Number of classes; the loss is the cross entropy in nats.
+        Number of classes, likewise, else 10; the loss is the cross entropy in nats.
     gain
         Scale of W.
     injection
         Scale of U.
     """
+    inputs, classes = inputs or 64, classes or 10
     inject = nn.Linear(inputs, width)
     nn.init.normal_(inject.weight, std=injection / math.sqrt(inputs))
     nn.init.zeros_(inject.bias)

@@ -149,8 +149,8 @@ def token_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
 def build(
     *,
-    vocabulary: Annotated[int, Field(ge=2)] = 128,
-    length: Annotated[int, Field(ge=1)] = 16,
+    vocabulary: Annotated[int, Field(ge=2)] | None = None,
+    length: Annotated[int, Field(ge=1)] | None = None,
     width: Annotated[int, Field(ge=2)] = 32,
     heads: Annotated[int, Field(ge=1)] = 2,
     inner: Annotated[int, Field(ge=1)] = 128,
@@ -186,9 +186,9 @@ def build(
     Parameters
     ----------
     vocabulary
-        Number of characters; the data set knows it.
+        Number of characters; left open, that of the data set, else 128.
     length
-        The longest sequence, in characters.
+        The longest sequence, in characters, likewise, else 16.
     width
         Channels of the state; a sample's state has length × width numbers.
     heads
@@ -205,6 +205,7 @@ def build(
     OptionError
         If ``heads`` does not divide ``width``.
     """
+    vocabulary, length = vocabulary or 128, length or 16
     if width % heads:
         raise OptionError(f"heads = {heads}: must divide width = {width}")
     return Model(

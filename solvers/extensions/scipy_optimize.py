@@ -62,27 +62,36 @@ class ScipyRoot(ForeignSolver):
     def _solve(self, objective: Objective, rows: int | slice) -> Any:
         z0 = objective.z0[rows : rows + 1] if isinstance(rows, int) else objective.z0
 
+        # SciPy's Jacobians refer to themselves, and to what they were given: empty when they are
+        # done, they hold no tensor until they are collected.
+        given = [objective]
+        shape, dtype, device = z0.shape, z0.dtype, z0.device
+
         def residual(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            z = torch.as_tensor(x, dtype=z0.dtype).reshape(z0.shape).to(z0.device)
+            (objective,) = given
+            z = torch.as_tensor(x, dtype=dtype).reshape(shape).to(device)
             value = objective(z, rows)
             objective.stats.syncs += 1
-            return value.reshape(-1).to("cpu", torch.float64).numpy()
+            return value.reshape(-1).to("cpu", torch.float64).numpy().copy()
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return self._root(
-                residual,
-                z0.reshape(-1).to("cpu", torch.float64).numpy(),
-                method=self.method,
-                options={
-                    "fatol": 1.0,
-                    # SciPy's test on our scale: the samples' residuals over their tolerances.
-                    "tol_norm": lambda _: objective.excess(rows),
-                    "maxiter": objective.settings.max_evaluations,
-                    "line_search": self.search,
-                    "jac_options": self.jacobian(z0.dtype),
-                },
-            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return self._root(
+                    residual,
+                    z0.reshape(-1).to("cpu", torch.float64).numpy().copy(),
+                    method=self.method,
+                    options={
+                        "fatol": 1.0,
+                        # SciPy's test on our scale: the samples' residuals over their tolerances.
+                        "tol_norm": lambda _: given[0].excess(rows),
+                        "maxiter": objective.settings.max_evaluations,
+                        "line_search": self.search,
+                        "jac_options": self.jacobian(dtype),
+                    },
+                )
+        finally:
+            given.clear()
 
 
 @dataclass(frozen=True)

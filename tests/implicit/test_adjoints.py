@@ -182,6 +182,30 @@ def test_a_tangent_that_falls_short_warns() -> None:
         torch.func.jvp(z, (u,), (torch.ones_like(u),))
 
 
+def test_a_cell_that_returns_nan_is_heard_of_in_both_directions() -> None:
+    class Log(Cell):
+        def forward(self, z: Tensor, u: Tensor) -> Tensor:
+            return torch.tanh(z @ self.W.T + torch.log(u))
+
+    u = injection().abs()
+    u[1] = -1.0
+    u.requires_grad_()
+    layer = DEQ(Log(), solver=Anderson(), gradient=Implicit(reltol=1e-10), reltol=1e-10)
+    z = layer(u)
+    assert layer.solution is not None
+    assert layer.solution.message.startswith("NONFINITE: sample 1, at evaluation 1,")
+    assert torch.isfinite(z).all()
+    with pytest.warns(AdjointWarning, match="NONFINITE: sample 1"):
+        z.sum().backward()
+    good = [0, 2]
+    expected, _ = cells.exact(
+        torch.log(u.detach()[good]), layer.cell.W.detach(), torch.ones(2, 4, dtype=torch.float64)
+    )
+    assert u.grad is not None
+    assert torch.allclose(u.grad[good], expected / u.detach()[good], rtol=1e-7)
+    assert not torch.isfinite(layer.cell.W.grad).all()  # the sum over the samples is spoilt, openly
+
+
 # -- in a layer, and heard ------------------------------------------------------------------------
 
 

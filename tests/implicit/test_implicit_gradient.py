@@ -250,7 +250,8 @@ def test_two_solves_in_one_graph() -> None:
     assert torch.autograd.gradcheck(chain, (u, W), atol=1e-6, rtol=1e-6, nondet_tol=1e-11)
 
 
-def test_a_solve_inside_a_solve() -> None:
+@pytest.mark.parametrize("name", ["picard", "newton", "newton_krylov"])
+def test_a_solve_inside_a_solve(name: str) -> None:
     """The inner equilibrium is part of the outer cell, and both give gradients."""
     u, W = injection(2, 2).requires_grad_(), weights(2).requires_grad_()
 
@@ -261,7 +262,7 @@ def test_a_solve_inside_a_solve() -> None:
 
     def outer(u: Tensor, W: Tensor) -> Any:
         problem = FixedPointProblem(f, torch.zeros_like(u), (u,), (W,), samples_independent=True)
-        return value(problem, "picard")
+        return value(problem, name)
 
     assert torch.autograd.gradcheck(
         outer, (u, W), atol=1e-6, rtol=1e-6, nondet_tol=1e-10, fast_mode=True

@@ -156,8 +156,6 @@ def tanh_map(
     batch: int = 4, dim: int = 6, scale: float = 0.8, seed: int = 0, dtype: str = "float64"
 ) -> FixedPointProblem:
     """Z = tanh(W z + u), declared independent."""
-    problem = problems.get(
-        "tanh", batch=batch, dim=dim, scale=scale, seed=seed, dtype=dtype
-    )
+    problem = problems.get("tanh", batch=batch, dim=dim, scale=scale, seed=seed, dtype=dtype)
     assert isinstance(problem, FixedPointProblem)
     return replace(problem, samples_independent=True)

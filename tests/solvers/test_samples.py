@@ -282,6 +282,19 @@ def test_freezing_saves_evaluations() -> None:
     assert torch.equal(solution.ended, per_sample)
 
 
+@pytest.mark.parametrize("name", ["newton", "newton_krylov"])
+def test_an_infinite_slope_is_no_sign_of_coupled_samples(name: str) -> None:
+    # The root has an infinite slope at 0, where sample 3 starts.
+    x = torch.full((4, 1), 0.5, dtype=torch.float64)
+    z0 = torch.tensor([[1.0], [2.0], [1.5], [0.0]], dtype=torch.float64)
+    problem = FixedPointProblem(lambda z, x: 0.5 * torch.sqrt(z.abs()) + x, z0, (x,))
+    solution = solvers.solve(problem, solvers.registry.get(name), reltol=1e-10)
+    assert solution.samples_independent is True
+    assert [codes(solution)[i] for i in range(3)] == [SUCCESS] * 3
+    # z = (sqrt(z))² with sqrt(z) = 1/4 + sqrt(1/16 + 1/2)
+    assert torch.allclose(solution.value[:3], torch.ones_like(x[:3]), atol=1e-8)
+
+
 @ours
 def test_an_empty_batch(name: str) -> None:
     problem = tanh_map(batch=4)
