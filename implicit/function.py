@@ -366,6 +366,9 @@ def _by_fixed_point(
     )
     solution = run(problem, rule.solver, settings, scale=norm(b, settings.norm), quiet=True)
     stats.iterations = solution.stats.iterations
+    # Newton's method, say, takes products with the derivative of the product, which it is itself.
+    stats.jvps += solution.stats.jvps
+    stats.vjps += solution.stats.vjps
     stats.syncs = solution.stats.syncs
     stats.seconds = solution.stats.seconds
     stats.history_bytes = solution.stats.history_bytes

@@ -179,9 +179,7 @@ class Linearisation:
     def vjp(self, u: Tensor) -> Tensor:
         """Return Jᵀu."""
         self.stats.vjps += 1
-        product = self._grad(
-            self._fz, self._z, u.reshape(self._fz.shape), create=self._create_graph
-        )
+        product = self._grad(self._fz, self._z, u.reshape(self._fz.shape), create=self._kept(u))
         return product.reshape(self.shape)
 
     def jvp(self, v: Tensor) -> Tensor:
@@ -192,9 +190,12 @@ class Linearisation:
                 u = torch.zeros_like(self._fz).requires_grad_()
                 self._dual = u, self._grad(self._fz, self._z, u, create=True)
         u, product = self._dual
-        return self._grad(product, u, v.reshape(self._z.shape), create=self._create_graph).reshape(
-            self.shape
-        )
+        create = self._kept(v)
+        return self._grad(product, u, v.reshape(self._z.shape), create=create).reshape(self.shape)
+
+    def _kept(self, vector: Tensor) -> bool:
+        """Whether a product is to be differentiated: under ``Unrolled``, or in its vector."""
+        return self._create_graph or (torch.is_grad_enabled() and vector.requires_grad)
 
     def blocks(self) -> bool:
         """Whether samples are independent: Jᵀ takes a cotangent of some to those alone.

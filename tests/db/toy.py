@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sacred import Experiment
+from sacred import SETTINGS, Experiment
 
 from db import RunObserver
 
@@ -24,7 +24,11 @@ CONFIG = {
 
 def make(observer, main, config=CONFIG, name="compare"):
     """A Sacred experiment with one observer, whose main function is ``main(_run)``."""
+    # Other tests of the same process may have told Sacred to look for neither.
+    before = SETTINGS.DISCOVER_SOURCES, SETTINGS.DISCOVER_DEPENDENCIES
+    SETTINGS.DISCOVER_SOURCES = SETTINGS.DISCOVER_DEPENDENCIES = "imported"
     experiment = Experiment(name, save_git_info=False, interactive=True)
+    SETTINGS.DISCOVER_SOURCES, SETTINGS.DISCOVER_DEPENDENCIES = before
     experiment.add_config(config)
     experiment.observers.append(observer)
     experiment.main(main)

@@ -62,7 +62,7 @@ def value(
 @pytest.mark.parametrize("name", OURS)
 @every_adjoint
 def test_gradcheck(name: str, adjoint: str) -> None:
-    u, W = injection(2, 3).requires_grad_(), weights(3).requires_grad_()
+    u, W = injection(2, 2).requires_grad_(), weights(2).requires_grad_()
     # Central differences with a step of 1e-6 of an equilibrium at 1e-13: off by 1e-7 and less.
     assert torch.autograd.gradcheck(
         lambda u, W: value(fixed_point(u, W), name, tight(adjoint)),
@@ -116,6 +116,69 @@ def test_the_same_gradient_whoever_found_the_equilibrium(name: str, adjoint: str
     assert relative(dW, eW) < bound
 
 
+@pytest.mark.parametrize("adjoint", adjoint_registry.names())
+@pytest.mark.parametrize("norm", ["l2", "rms", "linf"])
+def test_any_solver_may_solve_the_adjoint(adjoint: str, norm: Any) -> None:
+    u, W = injection().requires_grad_(), weights().requires_grad_()
+    c = torch.randn(3, 4, dtype=torch.float64)
+    gradient = Implicit(solver=adjoint_registry.get(adjoint), reltol=1e-6, max_products=300)
+    solution = implicit.solve(fixed_point(u, W), Anderson(), gradient, reltol=1e-10, norm=norm)
+    assert isinstance(solution.value, Tensor)
+    gradients = torch.autograd.grad((solution.value * c).sum(), (u, W))
+    assert solution.adjoint is not None
+    assert solution.adjoint.success
+    assert solution.adjoint.solver.name == adjoint
+    assert solution.adjoint.stats.evaluations == 1
+    assert solution.adjoint.stats.vjps > 0
+    for got, right in zip(gradients, cells.exact(u.detach(), W.detach(), c), strict=True):
+        assert relative(got, right) < 1e-6 / (1 - 0.6) * 2  # a norm is at most 2 of another here
+
+
+def test_newton_solves_the_adjoint_in_one_step() -> None:
+    """The adjoint is linear, and its Jacobian is found by products like any other."""
+    u = injection().requires_grad_()
+    solution = implicit.solve(
+        fixed_point(u, weights()), Anderson(), Implicit(solver=Newton(), reltol=1e-12), reltol=1e-8
+    )
+    assert isinstance(solution.value, Tensor)
+    solution.value.sum().backward()
+    assert solution.adjoint is not None
+    assert solution.adjoint.stats.iterations == 1
+    assert solution.adjoint.stats.vjps == 2 + 4  # two points, and four columns
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("how", implicit.gradients.registry.names())
+def test_every_gradient_through_every_solver(how: str, name: str) -> None:
+    gradient = implicit.gradients.registry.get(how)
+    u, W = injection().requires_grad_(), weights().requires_grad_()
+    c = torch.randn(3, 4, dtype=torch.float64)
+
+    def gradients() -> tuple[Tensor, ...]:
+        solution = implicit.solve(
+            fixed_point(u, W),
+            solvers.registry.get(name),
+            gradient,
+            reltol=1e-6,
+            max_evaluations=300,
+        )
+        assert solution.success
+        assert isinstance(solution.value, Tensor)
+        return torch.autograd.grad((solution.value * c).sum(), (u, W))
+
+    if "native" in gradient.requires and name in FOREIGN:
+        with pytest.raises(ValueError, match="owns its loop"):
+            gradients()
+        return
+    for got, right in zip(gradients(), cells.exact(u.detach(), W.detach(), c), strict=True):
+        # An exact gradient is as exact as the equilibrium, times 1 / (1 - 0.6)²; the derivative
+        # of an iterate lags behind it. An inexact one points downhill.
+        cosine = float((got * right).sum() / (got.norm() * right.norm()))
+        assert cosine > 0
+        if gradient.exact:
+            assert relative(got, right) < 1e-3
+
+
 def test_at_a_loose_equilibrium_the_error_is_that_of_the_residual() -> None:
     u, W = injection().requires_grad_(), weights().requires_grad_()
     c = torch.randn(3, 4, dtype=torch.float64)
@@ -132,7 +195,7 @@ def test_root_problems() -> None:
     def g(z: Tensor, u: Tensor, W: Tensor) -> Tensor:
         return z**3 + z @ W.T - u
 
-    u, W = injection(2, 3).requires_grad_(), weights(3).requires_grad_()
+    u, W = injection(2, 2).requires_grad_(), weights(2).requires_grad_()
 
     def root(u: Tensor, W: Tensor) -> Any:
         problem = RootProblem(g, torch.ones_like(u), (u,), (W,), samples_independent=True)

@@ -53,11 +53,11 @@ def test_implicit_keeps_the_equilibrium_and_the_arguments(name: str) -> None:
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_unrolled_keeps_more_with_each_evaluation(name: str) -> None:
+    if name == "newton_krylov":  # at the equilibrium it has no more directions to keep
+        assert kept(Unrolled(), NewtonKrylov(), 2) < kept(Unrolled(), NewtonKrylov(), 4)
+        return
     # Anderson's window is full from 12 evaluations on; Broyden keeps all, which is quadratic.
     one, two, three = (kept(Unrolled(), solvers.registry.get(name), k) for k in (12, 24, 36))
-    if name == "newton_krylov":  # at the equilibrium it has no more directions to keep
-        assert one <= 1.01 * two
-        return
     assert two - one >= 12 * B * D * 8  # at least a state an evaluation
     growth = (three - two) / (two - one)
     if name == "broyden":
@@ -92,15 +92,17 @@ def test_backward_frees_what_was_kept() -> None:
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
     """Only what nobody refers to is freed: a cycle that holds a tensor shows."""
-    gc.collect()
     gc.disable()
+    gc.freeze()  # what there is already is out of sight
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.enable()
 
 
 def tensors() -> int:
+    """How many tensors were made since, and still live."""
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
@@ -124,13 +126,12 @@ def test_nothing_lives_on(name: str, gradient: Any, backward: bool) -> None:
         if backward:
             loss.backward()
 
-    once()  # what is made once, and the solution of the last call, may stay
     with no_collection():
-        before = tensors()
-        for _ in range(3):
-            once()
-        after = tensors()
-    assert after <= before
+        once()  # what is made once, and the solution of the last call, may stay
+        first = tensors()
+        once()
+        once()
+        assert tensors() <= first
 
 
 def test_a_forward_without_backward_leaves_nothing() -> None:

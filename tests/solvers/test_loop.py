@@ -190,9 +190,11 @@ def test_the_watch_sees_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(watched.reads) == {"__bool__"}
 
 
-@pytest.mark.parametrize("independent", [True, False])
+@pytest.mark.parametrize("independent", [True, False, None])
 @pytest.mark.parametrize("name", ["picard", "anderson", "broyden", "newton"])
-def test_a_fixed_budget_is_used_up_and_nothing_is_read(name: str, independent: bool) -> None:
+def test_a_fixed_budget_is_used_up_and_nothing_is_read(name: str, independent: bool | None) -> None:
+    if name == "newton" and independent is None:
+        return  # whose Jacobian's blocks have to be known: one read finds out
     base = replace(tanh_map(batch=3, scale=0.6), samples_independent=independent)
     problem, calls = instrumented(base)
     with reads() as seen:
