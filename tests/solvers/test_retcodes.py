@@ -54,11 +54,13 @@ def test_max_seconds(name: str) -> None:
         return base.f(z, *tensors)
 
     limit = 0.1
+    solvers.solve(base, solvers.registry.get(name))
     solution = solvers.solve(
         replace(base, f=slow), solvers.registry.get(name), reltol=1e-14, max_seconds=limit
     )
     assert ReturnCode.MAX_SECONDS in codes(solution)
     # A step of Newton or the last evaluation may lie behind the limit; 100 evaluations take 2 s.
+    # torch imports some of itself when an optimiser first steps, hence the first solve.
     assert limit <= solution.stats.seconds < limit + 0.5
     assert "raise max_seconds" in solution.message
 
