@@ -35,6 +35,9 @@ from solvers.problem import Layout
 Tolerance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
+# A first pass of so many times ``repeat_seconds`` is not repeated.
+LONG = 5.0
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -57,7 +60,7 @@ class CompareConfig:
         Steps of Adam before the measurement, by the default solver and the implicit gradient.
     repeats, repeat_seconds
         Timed solves a point, after a warm-up, at most; 1 times the only one. No repeat starts
-        after so many seconds of them.
+        after so many seconds of them, and none after a first pass of five times as long.
     device, dtype, autocast, threads
         Where and how precisely; ``threads`` of torch on the CPU.
     seed
@@ -263,9 +266,10 @@ def timed(action: Callable[[], Any], device: str) -> tuple[float, Any]:
 def repeated(action: Callable[[], Any], config: CompareConfig, first: float) -> list[float]:
     """Return the seconds of repeats; of the first one alone where no repeat is wanted.
 
-    No repeat starts once they have taken ``repeat_seconds``.
+    No repeat starts once they have taken ``repeat_seconds``; none at all after a first one so long
+    that neither warming nor a median would change it much.
     """
-    if config.repeats == 1:
+    if config.repeats == 1 or first > LONG * config.repeat_seconds:
         return [first]
     seconds: list[float] = []
     while len(seconds) < config.repeats and sum(seconds) <= config.repeat_seconds:

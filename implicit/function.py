@@ -250,7 +250,8 @@ def solve_linear(
     rhs = b.detach() / scale
     settings = Settings(
         abstol=0.0,
-        reltol=rule.reltol,
+        # Below the rounding of a few products nothing can be asked, as when the forward's is 0.
+        reltol=max(rule.reltol, 4 * torch.finfo(b.dtype).eps),
         norm=cast(Any, rule.norm),
         max_evaluations=rule.max_products,
     )
