@@ -17,6 +17,7 @@ Reference: S. Bai, J. Z. Kolter, V. Koltun, Deep Equilibrium Models (2019), Theo
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from solvers.evaluation import Linearisation
+from solvers.judge import norm
 from solvers.linear import LinearSolver
 from solvers.linear.base import LinearResult
 from solvers.loop import Settings, announce, run
@@ -292,10 +294,6 @@ def _by_linear_solver(
     *,
     joint: bool,
 ) -> Solution:
-    import time
-
-    from solvers.judge import norm
-
     started = time.perf_counter()
     solver = cast(LinearSolver, rule.solver)
     scale = norm(b, settings.norm)
@@ -356,8 +354,6 @@ def _by_fixed_point(
         # The graph is that of the whole batch: samples that are still being solved are put there.
         whole = u if u.shape[0] == b.shape[0] else torch.zeros_like(b).index_copy(0, index, u)
         return apply(whole)[index] + b[index] if whole is not u else apply(u) + b
-
-    from solvers.judge import norm
 
     problem = FixedPointProblem(
         function,

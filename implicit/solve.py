@@ -10,7 +10,7 @@ from torch import Tensor
 
 from implicit.explicit import as_module
 from implicit.gradients import Gradient, Implicit
-from solvers.loop import Iteration, Settings, started_from
+from solvers.loop import Iteration, Settings, run, started_from
 from solvers.problem import Problem, parts
 from solvers.solution import Solution
 from solvers.solver import BaseSolver
@@ -63,12 +63,14 @@ scale, trace, callback
     if start is not None:
         problem = started_from(problem, start)
     gradient = gradient or Implicit()
-    if not _wanted(problem):
-        with torch.no_grad():
-            return gradient.evaluate(
+    wanted = _wanted(problem)
+    with torch.set_grad_enabled(wanted):
+        # Through steps, the network is the steps: they are the same where it is only used.
+        if wanted or "native" in gradient.requires:
+            return gradient.solve(
                 problem, solver, settings, site=site, scale=scale, callback=callback
             )
-    return gradient.solve(problem, solver, settings, site=site, scale=scale, callback=callback)
+        return run(problem, solver, settings, site=site, scale=scale, callback=callback)
 
 
 def _wanted(problem: Problem) -> bool:

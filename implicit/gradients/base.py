@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from solvers.loop import Iteration, Settings, run
+from solvers.loop import Iteration, Settings
 from solvers.options import Options
 from solvers.problem import Problem
 from solvers.solution import Solution
@@ -47,16 +47,3 @@ class Gradient(Options, abc.ABC):
         site: str = "",
     ) -> Solution:
         """Return a solution whose value carries this gradient."""
-
-    def evaluate(
-        self,
-        problem: Problem,
-        solver: BaseSolver | None,
-        settings: Settings,
-        *,
-        scale: Tensor | float | None = None,
-        callback: Callable[[Iteration], object] | None = None,
-        site: str = "",
-    ) -> Solution:
-        """Return the solution where no gradient is wanted: that of the solver alone."""
-        return run(problem, solver, settings, scale=scale, callback=callback, site=site)

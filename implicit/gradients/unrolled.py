@@ -79,16 +79,3 @@ class Unrolled(Gradient):
         return replace(
             tail, settings=settings, attempts=(head, tail), stats=merged([head.stats, tail.stats])
         )
-
-    def evaluate(
-        self,
-        problem: Problem,
-        solver: BaseSolver | None,
-        settings: Settings,
-        *,
-        scale: Tensor | float | None = None,
-        callback: Callable[[Iteration], object] | None = None,
-        site: str = "",
-    ) -> Solution:
-        """Take the same steps without a graph: the network is the same where it is only used."""
-        return self.solve(problem, solver, settings, scale=scale, callback=callback, site=site)
