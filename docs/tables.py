@@ -96,10 +96,10 @@ def table(kind: str) -> str:
     lines += ["", "| option | default | allowed | what it does |", "|---|---|---|---|"]
     for entry in entries:
         factory = found.factory(entry.name)
-        texts, hints, made = documented(factory), field_types(factory), factory()
+        texts, hints = documented(factory), field_types(factory)
         for option in entry.options:
             lines.append(
-                f"| `{entry.name}` `{option.name}` | {default(getattr(made, option.name))}"
+                f"| `{entry.name}` `{option.name}` | {default(option.default)}"
                 f" | {allowed(hints[option.name])} | {texts.get(option.name, '')} |"
             )
     return "\n".join(lines)

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from sacred import Experiment
 
-EXPERIMENTS = {"compare": "experiments.compare:experiment"}
+EXPERIMENTS = {
+    "compare": "experiments.compare:experiment",
+    "limit": "experiments.limit:experiment",
+    "overhead": "experiments.overhead:experiment",
+    "problems": "experiments.problems:experiment",
+}
 
 
 def load(name: str, path: str = "experiment") -> Experiment:

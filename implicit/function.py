@@ -26,7 +26,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from solvers.evaluation import Linearisation
+from solvers.evaluation import Linearisation, full_precision
 from solvers.judge import norm
 from solvers.linear import LinearSolver
 from solvers.linear.base import LinearResult
@@ -300,15 +300,15 @@ def _by_linear_solver(
     shape = b.shape
     system = b.reshape(1, -1) if joint else b
     tolerance = settings.reltol * norm(system, settings.norm)
-    result: LinearResult = solver.solve(
-        lambda v: v - apply(v.reshape(shape)).reshape(v.shape),
-        system,
-        tolerance=tolerance,
-        max_products=settings.max_evaluations,
-        norm=settings.norm,
-    )
-    code = torch.where(result.residual <= tolerance, int(ReturnCode.SUCCESS), int(result.reason))
-    code = torch.where(torch.isfinite(result.residual), code, int(ReturnCode.NONFINITE))
+    with full_precision(b.device):
+        result: LinearResult = solver.solve(
+            lambda v: v - apply(v.reshape(shape)).reshape(v.shape),
+            system,
+            tolerance=tolerance,
+            max_products=settings.max_evaluations,
+            norm=settings.norm,
+        )
+    code = result.codes(tolerance)
     stats.iterations = result.products
     stats.syncs = result.reads
     stats.history_bytes = result.history_bytes

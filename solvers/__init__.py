@@ -6,8 +6,11 @@
 
 from solvers.anderson import Anderson
 from solvers.broyden import Broyden
+from solvers.extensions import EXTENSIONS
 from solvers.fallback import Fallback
-from solvers.linear import GMRES, Dense
+from solvers.inverse import Inverse
+from solvers.limit import eigenvalues, limit, spectral_radius
+from solvers.linear import GMRES, BiCGStab, Dense, NeumannSeries
 from solvers.loop import Iteration, Settings, init, observe, solve
 from solvers.newton import Newton
 from solvers.newton_krylov import NewtonKrylov
@@ -21,24 +24,22 @@ from solvers.solver import BaseSolver, ForeignSolver, Solver
 registry: Registry[BaseSolver] = Registry("solver", "deq_lab.solvers")
 for _solver in (Picard, Anderson, Broyden, Newton, NewtonKrylov, Fallback):
     registry.register(_solver.name, _solver)
-for _name, _class in {
-    "scipy_newton_krylov": "scipy_optimize:ScipyNewtonKrylov",
-    "scipy_anderson": "scipy_optimize:ScipyAnderson",
-    "scipy_broyden1": "scipy_optimize:ScipyBroyden1",
-    "torch_lbfgs": "torch_optim:TorchLBFGS",
-}.items():
-    registry.register(_name, f"solvers.extensions.{_class}")
+for _name, _place in EXTENSIONS.items():
+    registry.register(_name, _place)
 
 __all__ = [
     "GMRES",
     "Anderson",
     "BaseSolver",
+    "BiCGStab",
     "Broyden",
     "Dense",
     "Fallback",
     "FixedPointProblem",
     "ForeignSolver",
+    "Inverse",
     "Iteration",
+    "NeumannSeries",
     "Newton",
     "NewtonKrylov",
     "OptionError",
@@ -52,8 +53,11 @@ __all__ = [
     "Stats",
     "Trace",
     "as_config",
+    "eigenvalues",
     "init",
+    "limit",
     "observe",
     "registry",
     "solve",
+    "spectral_radius",
 ]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,21 +28,33 @@ class Evaluator:
     keep_last
         Keep the graph of the last evaluation with respect to z, so that a linearisation at that
         point needs no evaluation of its own.
+    compiled
+        Call the function through ``torch.compile`` where no graph is kept.
     """
 
-    def __init__(self, problem: Problem, *, graph: bool = False, keep_last: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        graph: bool = False,
+        keep_last: bool = False,
+        compiled: bool = False,
+    ) -> None:
         self.problem = problem
         self.layout = Layout(problem.z0)
         self.args = problem.args
         self.is_root = isinstance(problem, RootProblem)
         self.graph = graph
         self.keep_last = keep_last
-        self.stats = Stats(
-            sample_evaluations=torch.zeros(
-                problem.batch, dtype=torch.long, device=self.layout.device
-            )
-        )
-        self.rows: Tensor | slice | None = None  # the samples that are still being solved
+        # Dynamo remembers what it compiled by the function's code, so that solves share it.
+        self._quick = torch.compile(problem.function) if compiled else problem.function
+        kind = self.layout.device.type
+        # The caller's autocast is for f; the solver's own algebra runs outside it.
+        self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # One memory: the counts are kept on the host, whatever the device.
+        self._counts = np.zeros(problem.batch, dtype=np.int64)
+        self.stats = Stats(sample_evaluations=torch.from_numpy(self._counts))
+        self.rows: npt.NDArray[np.int64] | slice = slice(None)  # the samples still being solved
         self.started = time.perf_counter()
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -54,16 +70,27 @@ class Evaluator:
             fz = traced.detach()
             self._last = (z, leaf, traced)
         else:
-            fz = self._function(z, self.args)
+            fz = self._function(z, self.args, self._quick)
         self._count()
         # A root problem's g is kept apart: z + g - z would round g to the precision of z.
         residual = self._g if self.is_root else fz - z
-        self.last = fz.detach(), residual.detach()
+        self.last = (fz.detach(), residual.detach()) if self.graph else (fz, residual)
         return fz, residual
 
-    def _function(self, z: Tensor, args: tuple[Tensor, ...]) -> Tensor:
-        out = self.problem.function(self.layout.unpack(z), *args, *self.problem.params)
-        value = self.layout.pack(self.layout.check(out, z.shape[0], self.stats.evaluations + 1))
+    def _function(
+        self, z: Tensor, args: tuple[Tensor, ...], function: Callable[..., Any] | None = None
+    ) -> Tensor:
+        function = function or self.problem.function
+        if self._autocast is None:
+            out = function(self.layout.unpack(z), *args, *self.problem.params)
+        else:
+            with torch.autocast(self.layout.device.type, self._autocast):
+                out = function(self.layout.unpack(z), *args, *self.problem.params)
+        value = self.layout.pack(
+            self.layout.check(
+                out, z.shape[0], self.stats.evaluations + 1, any_float=self._autocast is not None
+            )
+        )
         if self.is_root:
             self._g = value if self.graph else value.detach()
             value = z + value
@@ -71,41 +98,43 @@ class Evaluator:
 
     def _count(self) -> None:
         self.stats.evaluations += 1
-        if self.rows is None:
-            self.stats.sample_evaluations += 1
-        else:
-            self.stats.sample_evaluations[self.rows] += 1
+        self._counts[self.rows] += 1
 
-    def _pick(self, kept: Tensor) -> Tensor:
-        return self.rows[kept] if isinstance(self.rows, Tensor) else kept
+    def _pick(self, kept: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        picked: npt.NDArray[np.int64] = np.arange(len(self._counts))[self.rows][kept]
+        return picked
 
-    def restrict(self, kept: Tensor) -> None:
-        """Go on with the rows ``kept`` (indices into the remaining ones) alone."""
+    def restrict(self, kept: Tensor, on_host: npt.NDArray[np.int64]) -> None:
+        """Go on with the rows ``kept`` (indices into the remaining ones) alone.
+
+        They are given on the device and on the host, so that nothing is read.
+        """
         self.args = tuple(a[kept] for a in self.args)
-        self.rows = self._pick(kept)
+        self.rows = self._pick(on_host)
         self._last = None
 
     def forget(self) -> None:
         """Keep no graph, not even the one that is kept now."""
         self.keep_last, self._last = False, None
 
-    def divisible(self, z: Tensor, fz: Tensor, kept: Tensor) -> bool:
-        """Whether the rows ``kept`` evaluated alone give what they gave in the batch.
+    def divisible(self, z: Tensor, fz: Tensor, rows: npt.NDArray[np.int64]) -> bool:
+        """Whether these rows (indices) evaluated alone give what they gave in the batch.
 
         Costs one counted evaluation; the random state is as before. An exception, another shape
         or a difference above rounding means that they do not.
         """
         with torch.no_grad(), torch.random.fork_rng(devices=_devices(z)):
-            part, rows = tuple(a[kept] for a in self.args), self.rows
+            kept = torch.from_numpy(rows).to(z.device)
+            part, everyone = tuple(a[kept] for a in self.args), self.rows
             g = getattr(self, "_g", None)
             try:
                 alone = self._function(z[kept].detach(), part)
             except Exception:  # a cell that cannot take another batch size may fail in any way
                 return False
             finally:
-                self.rows = self._pick(kept)
+                self.rows = self._pick(rows)
                 self._count()
-                self.rows = rows
+                self.rows = everyone
                 if g is not None:
                     self._g = g
             together = fz[kept].detach()
@@ -128,6 +157,13 @@ class Evaluator:
                 traced = self._function(leaf, self.args)
             self._count()
         return Linearisation(leaf, traced, shape, self.stats, differentiable=self.graph)
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which the solvers compute: outside autocast."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _devices(z: Tensor) -> list[torch.device]:

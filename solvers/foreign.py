@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from solvers.evaluation import Evaluator
-from solvers.judge import Judge, final_codes, norm
+from solvers.judge import Judge, norm
 from solvers.loop import Settings, per_sample
+from solvers.options import OptionError
 from solvers.problem import Problem
 from solvers.solution import ReturnCode, Solution, Trace
 from solvers.solver import ForeignSolver
@@ -52,7 +53,10 @@ class Objective:
         self._best = np.full(b, np.inf)
         self._excess = np.full(b, np.inf)
         self._counts = np.zeros(b, dtype=np.int64)
+        self._products = np.zeros(b, dtype=np.int64)
         self._met = np.zeros(b, dtype=bool)
+        self._apart = False  # whether samples are evaluated one by one
+        self._last: tuple[slice, Tensor] | None = None  # the last point
         self._points: list[tuple[np.ndarray[Any, Any], float, np.ndarray[Any, Any]]] = []
         self._limit = settings.max_evaluations - 1  # the last one judges the answer
 
@@ -62,7 +66,7 @@ class Objective:
         self.evaluator.keep_last = unknown
         fz, residual = self.evaluator(self.z0)
         if unknown:
-            half = torch.arange(self.problem.batch // 2, device=self.z0.device)
+            half = np.arange(self.problem.batch // 2)
             blocks = self.evaluator.linearise(self.z0, self.z0.shape).blocks()
             self.independent = blocks and self.evaluator.divisible(self.z0, fz, half)
             self._limit -= blocks
@@ -82,16 +86,53 @@ class Objective:
         Enough
             If these samples have all met the tolerance, or the budget is spent.
         """
-        s = self.settings
-        part = slice(rows, rows + 1) if isinstance(rows, int) else rows
+        s, part = self.settings, _part(rows)
         if self._met[part].all() or self._counts[part].max() >= self._limit:
             raise Enough
         if s.max_seconds and time.perf_counter() - self.evaluator.started > s.max_seconds:
             self.timed_out = True
             raise Enough
+        self._apart |= isinstance(rows, int)
         fz, residual = self._evaluate(z, part)
+        self._last = part, z
         self._note(z.detach(), fz, residual, part)
         return residual
+
+    def jacobian(self, z: Tensor, rows: int | slice = slice(None)) -> Tensor:
+        """Return the derivative of the residual of these samples at z (rows, D).
+
+        Of one sample it has the shape (D, D), of several, which depend on each other, (rows·D,
+        rows·D). It costs as many products with the transpose, and an evaluation unless the last one
+        was made at this point and kept its graph.
+
+        Raises
+        ------
+        Enough
+            As an evaluation does.
+        """
+        evaluator, part = self.evaluator, _part(rows)
+        kept, last = evaluator.keep_last, self._last
+        there = kept and last is not None and last[0] == part and torch.equal(last[1], z)
+        if not there:
+            evaluator.keep_last = True
+            try:
+                self(z, rows)
+            finally:
+                evaluator.keep_last = kept
+            last = part, z
+        assert last is not None
+        before = self.stats.vjps
+        jacobian = evaluator.linearise(last[1], torch.Size((1, z.numel()))).jacobian()[0]
+        # On the clock of one sample, as evaluations are.
+        self._products[part] += self.stats.vjps - before
+        self.stats.vjps = before
+        # f of a root problem is z + g(z).
+        return jacobian - torch.eye(z.numel(), dtype=jacobian.dtype, device=jacobian.device)
+
+    @property
+    def met(self) -> bool:
+        """Whether every sample has met the tolerance."""
+        return bool(self._met.all())
 
     def excess(self, rows: int | slice) -> float:
         """Return the last residual over the tolerance, of the worst of these samples."""
@@ -104,8 +145,8 @@ class Objective:
         last digits differ, and a point that met a tight tolerance might miss it.
         """
         pairs = []
-        for rows in self.groups:
-            part = slice(rows, rows + 1) if isinstance(rows, int) else rows
+        for rows in self.groups if self._apart else [slice(None)]:
+            part = _part(rows)
             pairs.append(self._evaluate(self.value[part], part))
         fz, residual = zip(*pairs, strict=True)
         return torch.cat(fz), torch.cat(residual)
@@ -129,7 +170,7 @@ class Objective:
         else:
             scale = np.maximum(_numbers(norm(fz.detach(), s.norm)), first)
         tolerance = s.abstol + s.reltol * scale
-        meets = size <= tolerance
+        meets = (size <= tolerance) & np.isfinite(size)
         with np.errstate(divide="ignore", invalid="ignore"):
             excess = np.where(meets, 0.0, size / tolerance)
         rank = size
@@ -171,6 +212,11 @@ class Objective:
         )
 
     @property
+    def products(self) -> int:
+        """The products with the transpose that Jacobians took, of the sample that took most."""
+        return int(self._products.max(initial=0))
+
+    @property
     def moved(self) -> bool:
         """Whether anything but z0 was evaluated."""
         return bool((self._counts > 1).any())
@@ -179,6 +225,10 @@ class Objective:
     def spent(self) -> Tensor:
         """(B,) whether each sample's evaluations are spent."""
         return torch.from_numpy(self._counts >= self._limit)
+
+
+def _part(rows: int | slice) -> slice:
+    return slice(rows, rows + 1) if isinstance(rows, int) else rows
 
 
 def _numbers(x: Tensor) -> np.ndarray[Any, Any]:
@@ -197,6 +247,13 @@ def run_foreign(
     """Solve by a foreign solver; its exceptions become return codes, its own result `original`.
 
     The best points it met are evaluated again and judged as those of any solver.
+
+    Raises
+    ------
+    OptionError
+        If an option of the solver does not allow this problem.
+    ImportError
+        If what the solver needs cannot be imported.
     """
     if settings.fixed_budget:
         raise ValueError(f"{solver.name} decides itself when to stop: it has no fixed_budget mode")
@@ -208,22 +265,25 @@ def run_foreign(
         if problem.batch:
             objective.first()
             # The first point is judged too: its residual is part of the scale.
-            judge(objective.z0, *evaluator.last, 1)
+            judge.see(objective.z0, *evaluator.last, 1)
+            judge.decide()
             try:
                 original = solver.run(objective)
             except Enough:
                 pass
-            except (ImportError, MemoryError):
+            except (ImportError, MemoryError, OptionError):
                 raise
             except Exception as error:  # whatever a foreign library raises is a failed solve
                 original = error
+            finally:
+                evaluator.forget()  # the graph of the last point, if it was kept
+                stats.vjps += objective.products
             judge.joint = not objective.independent
             if objective.moved:
                 fz, residual = objective.again()
-                judge(objective.value, fz, residual, int(stats.sample_evaluations.max()))
-        verdicts = judge.verdicts
-        otherwise = ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE
-        code = final_codes(settings, verdicts, otherwise)
+                judge.see(objective.value, fz, residual, int(stats.sample_evaluations.max()))
+        done = judge.conclude(ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE)
+        code = done.code
         spent = objective.spent.to(code.device) & (code == ReturnCode.FAILURE)
         code = torch.where(spent, int(ReturnCode.MAX_EVALUATIONS), code)
     stats.history_bytes = None
@@ -232,9 +292,9 @@ def run_foreign(
     stats.seconds = time.perf_counter() - evaluator.started
     layout = objective.layout
     return Solution(
-        value=layout.unpack(verdicts.value),
-        residual=verdicts.residual,
-        scale=verdicts.scale,
+        value=layout.unpack(done.value),
+        residual=done.residual,
+        scale=done.scale,
         retcode=code,
         ended=stats.sample_evaluations.clone(),
         stats=stats,

@@ -1,64 +1,77 @@
-"""A growing window of vectors per sample, as the multisecant solvers keep it."""
+"""Vectors per sample that the multisecant solvers keep, and what is small beside them.
+
+A product with the history is written ``(1 × D) · (D × k)``: that form of ``bmm`` runs at the
+speed of memory, the form ``(k × D) · (D × 1)`` ten times slower on a CPU.
+"""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class History(NamedTuple):
-    """The newest vectors of each sample.
+def small_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision of the small algebra: float64 where the device has it."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
-    Attributes
-    ----------
-    buffer
-        (B, capacity, D); nothing is allocated before it is needed.
-    used
-        Vectors in use.
-    newest
-        Where the newest one stands; the order of the others does not matter.
+
+def room(buffer: Tensor, used: int, most: int | None = None) -> Tensor:
+    """Return ``buffer`` (B, capacity, …) with room for one more entry along its axis 1.
+
+    A full one grows by a third, at least by 8 entries, up to ``most``: little is allocated before
+    it is needed, and copying stays small beside the passes that each entry is there for.
     """
-
-    buffer: Tensor
-    used: int
-    newest: int
-
-    @property
-    def vectors(self) -> Tensor:
-        """(B, used, D) the vectors in use."""
-        return self.buffer[:, : self.used]
-
-    def push(self, vector: Tensor, window: int | None = None) -> History:
-        """Return the history with ``vector`` (B, D), in place of the oldest beyond ``window``.
-
-        Writes in place when grad is disabled.
-        """
-        full = window is not None and self.used >= window
-        if torch.is_grad_enabled():
-            kept = self.vectors[:, 1:] if full else self.vectors
-            buffer = torch.cat((kept, vector[:, None]), dim=1)
-            return History(buffer, buffer.shape[1], buffer.shape[1] - 1)
-        buffer, used = self.buffer, self.used
-        if full:
-            slot = (self.newest + 1) % used
-        else:
-            slot = used
-            if slot == buffer.shape[1]:
-                capacity = max(2 * slot, 4)
-                capacity = capacity if window is None else min(capacity, window)
-                grown = buffer.new_empty(buffer.shape[0], capacity, buffer.shape[2])
-                grown[:, :slot] = buffer
-                buffer = grown
-            used += 1
-        buffer[:, slot] = vector
-        return History(buffer, used, slot)
+    capacity = buffer.shape[1]
+    if used < capacity:
+        return buffer
+    wanted = capacity + max(capacity // 3, 8)
+    wanted = wanted if most is None else max(min(wanted, most), used + 1)
+    grown = buffer.new_empty(buffer.shape[0], wanted, *buffer.shape[2:])
+    grown[:, :capacity] = buffer
+    return grown
 
 
-def empty(z: Tensor) -> History:
-    """Return a history without vectors, for states like z (B, D)."""
-    return History(z.new_empty(z.shape[0], 0, z.shape[1]), 0, -1)
+def head(buffer: Tensor, used: int) -> Tensor:
+    """Return the first ``used`` entries of ``buffer`` (B, capacity, …) along its axis 1."""
+    return buffer if buffer.shape[1] == used else buffer.narrow(1, 0, used)
+
+
+def corner(matrix: Tensor, used: int) -> Tensor:
+    """Return the leading (B, used, used) of ``matrix``."""
+    if matrix.shape[1] == used:
+        return matrix
+    return matrix.narrow(1, 0, used).narrow(2, 0, used)
+
+
+def table(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """Return ``matrix`` (B, m, n), copied into a larger one padded with zeros if it is too small."""
+    batch, m, n = matrix.shape
+    if m >= rows and n >= columns:
+        return matrix
+    grown = matrix.new_zeros(batch, rows, columns)
+    grown[:, :m, :n] = matrix
+    return grown
+
+
+def inner(x: Tensor, vectors: Tensor) -> Tensor:
+    """Return the inner products (B, 1, k) of x (B, D) with vectors (B, k, D)."""
+    return torch.bmm(x.unsqueeze(1), vectors.transpose(1, 2))
+
+
+def combine(x: Tensor, weights: Tensor, vectors: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x + alpha Σᵢ weightsᵢ vectorsᵢ (B, D), with weights (B, 1, k)."""
+    weights = weights.to(vectors.dtype)
+    return torch.baddbmm(x.unsqueeze(1), weights, vectors, alpha=alpha).squeeze(1)
+
+
+def bordered(matrix: Tensor, row: Tensor, column: Tensor | None = None) -> Tensor:
+    """Return ``matrix`` (B, m, n) with one more row (B, 1, n + 1), and a column (B, m, 1) or zeros.
+
+    Differentiable; the solvers write in place instead where no graph is kept.
+    """
+    if column is None:
+        column = matrix.new_zeros(matrix.shape[0], matrix.shape[1], 1)
+    return torch.cat((torch.cat((matrix, column), dim=2), row), dim=1)
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

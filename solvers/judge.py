@@ -1,20 +1,30 @@
 """The judgement of a point: the one test of convergence, the best iterate, the return codes.
 
-Everything is a tensor operation over the samples, so that nothing is read from the device here.
+Two norms a sample are computed on the device, and read every few points; everything else is
+decided on the host. With a fixed budget nothing is read, and the little that is left to decide is
+decided on the device.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from solvers.solution import ReturnCode
-from solvers.solver import map_tensors
+from solvers.solver import free_reads
 
 if TYPE_CHECKING:
     from solvers.loop import Settings
+
+Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 # A residual this much larger than the first one does not come back.
 DIVERGED_BEYOND = 1e8
@@ -36,18 +46,65 @@ def norm(x: Tensor, kind: str) -> Tensor:
     return length / max(x.shape[1], 1) ** 0.5 if kind == "rms" else length
 
 
-class Verdicts(NamedTuple):
-    """What is known of each sample still being judged, all (rows,) but the value (rows, D)."""
+def to_l2(kind: str, dim: int) -> float:
+    """Return c with ‖x‖₂ ≤ c·t whenever the norm of x (D,) is to be at most t, and no larger c.
 
-    value: Tensor  # the kept point
-    residual: Tensor  # its residual norm
-    scale: Tensor  # its scale
-    now: Tensor  # the residual norm at the last point
-    first: Tensor  # the residual norm at the first point
-    code: Tensor  # -1 while the sample goes on
-    ended: Tensor  # the last evaluation that was judged
-    anchor: Tensor  # the residual norm at the last progress
-    anchored: Tensor  # and its evaluation
+    A point whose l2 norm is at most t meets a tolerance of t in ``linf`` too, and t·√D in ``rms``.
+    """
+    return max(dim, 1) ** 0.5 if kind == "rms" else 1.0
+
+
+@dataclass
+class Verdicts:
+    """What is known of each sample, arrays (rows,).
+
+    Attributes
+    ----------
+    residual, scale
+        The residual norm and the scale at the kept point.
+    now, first
+        The residual norms at the last and at the first point.
+    code
+        −1 while the sample goes on, else its return code.
+    ended
+        The last evaluation that was judged.
+    anchor, anchored
+        The residual norm at the last progress, and its evaluation.
+    """
+
+    residual: Floats
+    scale: Floats
+    now: Floats
+    first: Floats
+    code: Ints
+    ended: Ints
+    anchor: Floats
+    anchored: Ints
+
+    @classmethod
+    def blank(cls, rows: int) -> Verdicts:
+        """Return verdicts on samples of which nothing is known."""
+        size = [np.full(rows, np.inf) for _ in range(5)]
+        none = [np.full(rows, -1, dtype=np.int64) for _ in range(3)]
+        return cls(size[0], size[1], size[2], size[3], none[0], none[1], size[4], none[2])
+
+    def take(self, rows: Ints) -> Verdicts:
+        """Return the verdicts on some rows."""
+        return Verdicts(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def put(self, rows: Ints, part: Verdicts) -> None:
+        """Overwrite the verdicts on some rows."""
+        for f in fields(self):
+            getattr(self, f.name)[rows] = getattr(part, f.name)
+
+
+class Seen(NamedTuple):
+    """A point that was evaluated and is not judged yet: tensors on the device."""
+
+    z: Tensor  # (rows, D)
+    evaluation: int
+    sizes: tuple[Tensor, ...]  # (rows,) residual norm, norm of f if it matters
+    flags: tuple[Tensor | None, Tensor | None]  # (rows,) linear solve failed; a trial
 
 
 class Judge:
@@ -73,6 +130,8 @@ class Judge:
     ----------
     joint
         Samples depend on each other: they end together, and the best iterate is that of the batch.
+    verdicts, value
+        On the samples still being judged; (rows, D) their kept points.
     """
 
     def __init__(
@@ -84,114 +143,325 @@ class Judge:
         scale: Tensor | None = None,
         last: bool = False,
     ) -> None:
-        self.settings, self.is_root, self.last = settings, is_root, last
+        self.settings, self.last = settings, last
         self.joint = False
+        self._needs_size_of_f = not is_root and scale is None and settings.reltol > 0
+        self._is_root = is_root
         self._given = None if scale is None else scale.detach()
-        self._rows: Tensor | None = None
+        self._scale: Floats | None = None
+        if scale is not None and not settings.fixed_budget:
+            self._scale = scale.detach().cpu().numpy()
+        self._rows: Ints | None = None
         self._whole: Verdicts | None = None
+        self._whole_value: Tensor | None = None
+        self._start = z.detach()
         self.restart(z)
 
     def restart(self, z: Tensor) -> None:
         """Forget every verdict."""
-        z = z.detach()
-        real = torch.float64 if z.dtype == torch.float64 else torch.float32
-        size = torch.full((z.shape[0],), torch.inf, dtype=real, device=z.device)
-        none = torch.full((z.shape[0],), -1, dtype=torch.long, device=z.device)
-        self._current = Verdicts(z, size, size, size, size, none, none, size, none)
+        self.value = z.detach()
+        self.verdicts = Verdicts.blank(z.shape[0])
+        self._everyone = True  # goes on, as far as it was decided
+        self._seen: list[Seen] = []
+        self._latest: tuple[Tensor, ...] = ()
+        self._first: Tensor | None = None
+        self._budget: _OnDevice | None = None
 
-    @torch.no_grad()
-    def __call__(
+    def see(
         self,
         z: Tensor,
         fz: Tensor,
         residual: Tensor,
         evaluation: int,
+        *,
         failed: Tensor | None = None,
+        trial: Tensor | None = None,
     ) -> Tensor:
-        """Judge the remaining samples at z (rows, D); return which of them go on (bools)."""
-        s, old = self.settings, self._current
-        size = norm(residual.detach(), s.norm)
-        first = torch.where(torch.isinf(old.first), size, old.first)
+        """Note a point (rows, D); return its residual norms (rows,) on the device."""
+        kind = self.settings.norm
+        if residual.requires_grad or fz.requires_grad or z.requires_grad:
+            z, fz, residual = z.detach(), fz.detach(), residual.detach()
+        size = norm(residual, kind)
+        sizes = (size, norm(fz, kind)) if self._needs_size_of_f else (size,)
+        seen = Seen(z, evaluation, sizes, (failed, trial))
+        self._latest = sizes
+        self._first = size if self._first is None else self._first
+        if self.settings.fixed_budget:
+            self._budget = _judged_on_device(self, seen)
+        else:
+            self._seen.append(seen)
+        return size
+
+    @property
+    def tolerance(self) -> Tensor:
+        """(rows,) the residual norms, in l2, that meet the tolerance at the last point's scale."""
+        s = self.settings
+        size, *of_f = self._latest
+        assert self._first is not None  # a point was seen
         if self._given is not None:
             scale = self._given.to(size.dtype)
-        elif self.is_root:
-            scale = first
         else:
-            scale = torch.maximum(norm(fz.detach(), s.norm), first)
+            scale = torch.maximum(of_f[0], self._first) if of_f else self._first
+        return (s.abstol + s.reltol * scale) * to_l2(s.norm, self.value.shape[1])
+
+    def decide(self) -> Bools | None:
+        """Judge the points noted since the last time, by one read.
+
+        Return who goes on (rows,), or ``None`` if everyone does.
+        """
+        points, self._seen = self._seen, []
+        kept: list[tuple[Bools, Tensor]] = []
+        for seen, numbers in zip(points, _read(points), strict=True):
+            better = self._judge(seen.evaluation, *numbers)
+            if better is None or better.all():
+                kept.clear()
+                self.value = seen.z
+            elif better.any():
+                kept.append((better, seen.z))
+        for better, z in kept:
+            rows = torch.from_numpy(better).to(z.device)
+            self.value = torch.where(rows.unsqueeze(1), z, self.value)
+        if self._everyone:
+            return None
+        going = self.verdicts.code < 0
+        return np.full_like(going, going.any()) if self.joint else going
+
+    def _judge(
+        self,
+        evaluation: int,
+        size: Floats,
+        size_of_f: Floats | None,
+        failed: Bools | None,
+        trial: Bools | None,
+    ) -> Bools | None:
+        """Judge one point; return (rows,) where it is the new kept one, ``None`` for everywhere."""
+        s, v = self.settings, self.verdicts
+        if v.ended[0] < 0:
+            v.first = v.anchor = size
+            v.anchored.fill(evaluation)
+            v.ended.fill(evaluation)
+        if self._scale is not None:
+            scale = self._scale
+        elif size_of_f is not None:
+            scale = np.maximum(size_of_f, v.first)
+        else:
+            scale = v.first
         meets = size <= s.abstol + s.reltol * scale
-
-        progress = size < (1 - PROGRESS) * old.anchor
-        anchor = torch.where(progress, size, old.anchor)
-        anchored = old.anchored.masked_fill(progress, evaluation)
-        code = torch.full_like(old.code, -1)
-        code.masked_fill_(anchored <= evaluation - PATIENCE, int(ReturnCode.STALLED))
-        code.masked_fill_(size > DIVERGED_BEYOND * first, int(ReturnCode.DIVERGED))
+        progress = size < (1 - PROGRESS) * v.anchor
+        if self._everyone and failed is None and progress.all() and not meets.any():
+            # The usual case. A progress lies below the kept residual too, which is less than
+            # 0.1 % below the anchor.
+            v.residual = v.anchor = v.now = size
+            v.scale = scale
+            v.anchored.fill(evaluation)
+            v.ended.fill(evaluation)
+            return None
+        v.now = size
+        v.anchor = np.where(progress, size, v.anchor)
+        v.anchored[progress] = evaluation
+        code = np.full_like(v.code, -1)
+        code[v.anchored <= evaluation - PATIENCE] = ReturnCode.STALLED
+        unusual = ~(size <= DIVERGED_BEYOND * v.first)
+        nonfinite = ~np.isfinite(size)
+        if trial is not None:
+            unusual &= ~trial
+            nonfinite &= ~trial
+        code[unusual] = ReturnCode.DIVERGED
         if failed is not None:
-            code.masked_fill_(failed, int(ReturnCode.LINEAR_SOLVE_FAILED))
-        code.masked_fill_(~torch.isfinite(size), int(ReturnCode.NONFINITE))
-        code.masked_fill_(meets, int(ReturnCode.SUCCESS))
-
-        ended = torch.full_like(old.ended, evaluation)
+            code[failed] = ReturnCode.LINEAR_SOLVE_FAILED
+        code[nonfinite] = ReturnCode.NONFINITE
+        code[meets] = ReturnCode.SUCCESS
         if self.last:
-            new = Verdicts(z.detach(), size, scale, size, first, code, ended, anchor, anchored)
+            better = np.ones_like(meets)
+            v.code = code
+            v.ended.fill(evaluation)
+        elif self.joint:
+            # One point for the batch: where the worst sample is nearest to its tolerance.
+            nearer = self._excess(size, scale) < self._excess(v.residual, v.scale)
+            better = np.full_like(meets, nearer)
+            v.code = code
+            v.ended.fill(evaluation)
         else:
-            better = (size < old.residual) | meets
-            if self.joint:
-                # One point for the batch: where the worst sample is nearest to its tolerance.
-                nearer = self._excess(size, scale) < self._excess(old.residual, old.scale)
-                better = nearer.expand_as(meets)
-            elif not s.fixed_budget:
-                # What ended between two reads of the device stays as it ended.
-                going = old.code < 0
-                better = better & going
-                code = torch.where(going, code, old.code)
-                ended = torch.where(going, ended, old.ended)
-            new = Verdicts(
-                torch.where(better[:, None], z, old.value),
-                torch.where(better, size, old.residual),
-                torch.where(better, scale, old.scale),
-                size,
-                first,
-                code,
-                ended,
-                anchor,
-                anchored,
-            )
-        self._current = new
-        going = code < 0
-        return going.any().expand_as(going) if self.joint else going
+            # What ended between two reads of the device stays as it ended.
+            going = v.code < 0
+            better = ((size < v.residual) | meets) & going
+            v.code = np.where(going, code, v.code)
+            v.ended[going] = evaluation
+        self._everyone = bool((v.code < 0).all())
+        v.residual = np.where(better, size, v.residual)
+        v.scale = np.where(better, scale, v.scale)
+        return better
 
-    def _excess(self, size: Tensor, scale: Tensor) -> Tensor:
+    def _excess(self, size: Floats, scale: Floats) -> float:
+        """Return the largest residual over its tolerance."""
         tolerance = self.settings.abstol + self.settings.reltol * scale
-        ratio = size / tolerance.clamp_min(torch.finfo(size.dtype).tiny)
-        return torch.nan_to_num(ratio, nan=torch.inf).amax()
+        with np.errstate(invalid="ignore"):  # infinite over infinite: nothing is known yet
+            ratio = size / np.maximum(tolerance, np.finfo(np.float32).tiny)
+        return float(np.where(np.isnan(ratio), np.inf, ratio).max())
 
-    def restrict(self, kept: Tensor) -> None:
-        """Go on with the rows ``kept`` (indices into the remaining ones) alone."""
-        self._whole = self.verdicts
-        self._rows = kept if self._rows is None else self._rows[kept]
-        self._current = map_tensors(lambda t: t[kept], self._current)
+    def restrict(self, kept: Tensor, rows: Ints) -> None:
+        """Go on with the rows ``kept`` (indices into the remaining ones) alone.
+
+        They are given on the device and, as ``rows``, on the host, so that nothing is read.
+        """
+        if self._whole is None or self._rows is None or self._whole_value is None:
+            self._rows = np.arange(len(self.verdicts.code))
+            self._whole = self.verdicts.take(self._rows)  # some of its arrays are one and the same
+            self._whole_value = self.value.clone()
+        else:
+            self._flush(self._whole, self._whole_value, self._rows)
+        self._rows = self._rows[rows]
+        self.verdicts = self.verdicts.take(rows)
+        self._everyone = bool((self.verdicts.code < 0).all())
+        self.value = self.value[kept]
+        self._scale = None if self._scale is None else self._scale[rows]
         self._given = None if self._given is None else self._given[kept]
+        self._latest = tuple(t[kept] for t in self._latest)
+        self._first = None if self._first is None else self._first[kept]
 
-    @property
-    def verdicts(self) -> Verdicts:
-        """The verdicts on all samples."""
-        if self._whole is None or self._rows is None:
-            return self._current
-        rows = self._rows
-        return Verdicts(
-            *(w.index_copy(0, rows, c) for w, c in zip(self._whole, self._current, strict=True))
+    def _flush(self, whole: Verdicts, value: Tensor, rows: Ints) -> None:
+        whole.put(rows, self.verdicts)
+        value[torch.from_numpy(rows).to(value.device)] = self.value
+
+    def active(self, evaluations: Sequence[int]) -> list[int]:
+        """Return how many samples went on after each of these evaluations."""
+        whole = self.verdicts if self._whole is None else self._whole
+        if self.joint or self._budget is not None or self.last:
+            done = bool((whole.code >= 0).all()) and self._budget is None
+            batch = len(whole.code)
+            return [batch] * (len(evaluations) - done) + [0] * done
+        ended = np.sort(whole.ended[whole.code >= 0])
+        after = len(whole.code) - np.searchsorted(ended, evaluations, side="right")
+        counts: list[int] = after.tolist()
+        return counts
+
+    def conclude(self, otherwise: ReturnCode) -> Concluded:
+        """Return what is known of all samples; ``otherwise`` is how the unended ones ended."""
+        done = self._conclude(otherwise)
+        # The caller's start stays the caller's, also where it is the answer.
+        start = self._start.untyped_storage().data_ptr()
+        if done.value.untyped_storage().data_ptr() == start:
+            done = done._replace(value=done.value.clone())
+        return done
+
+    def _conclude(self, otherwise: ReturnCode) -> Concluded:
+        if self._budget is not None:
+            return self._budget.concluded(self.settings, otherwise, last=self.last)
+        self.decide()
+        verdicts, value = self.verdicts, self.value
+        if self._whole is not None and self._rows is not None and self._whole_value is not None:
+            self._flush(self._whole, self._whole_value, self._rows)
+            verdicts, value = self._whole, self._whole_value
+        v = verdicts
+        tolerance = self.settings.abstol + self.settings.reltol * v.scale
+        code = np.where(v.code <= 0, int(otherwise), v.code)
+        code[(v.residual <= tolerance) & np.isfinite(v.residual)] = ReturnCode.SUCCESS
+        device = value.device
+        real = torch.float64 if value.dtype == torch.float64 else torch.float32
+
+        def tensor(x: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(x)).to(device, dtype)
+
+        return Concluded(
+            value,
+            tensor(v.residual, real),
+            tensor(v.scale, real),
+            tensor(v.now, real),
+            tensor(code, torch.long),
+            tensor(v.ended, torch.long),
         )
 
-    @property
-    def now(self) -> Tensor:
-        """(rows,) the residual norms of the remaining samples at the last point."""
-        return self._current.now
+
+class Concluded(NamedTuple):
+    """The verdict on all samples, as tensors (B,) but the value (B, D)."""
+
+    value: Tensor
+    residual: Tensor
+    scale: Tensor
+    now: Tensor
+    code: Tensor
+    ended: Tensor
 
 
-def final_codes(settings: Settings, verdicts: Verdicts, otherwise: ReturnCode) -> Tensor:
-    """Return the return codes (B,) at the kept points; ``otherwise`` where nothing else ended."""
-    v = verdicts
-    meets = v.residual <= settings.abstol + settings.reltol * v.scale
-    code = torch.where(v.code <= 0, int(otherwise), v.code)
-    return torch.where(meets & torch.isfinite(v.residual), int(ReturnCode.SUCCESS), code)
+def _read(points: list[Seen]) -> list[tuple[Any, ...]]:
+    """Return the numbers of these points as arrays (size, size of f, failed, trial): one read."""
+    if not points or free_reads(points[0].z):
+        return [
+            (
+                p.sizes[0].numpy(),
+                p.sizes[1].numpy() if len(p.sizes) > 1 else None,
+                *(None if flag is None else flag.numpy() for flag in p.flags),
+            )
+            for p in points
+        ]
+    columns = [
+        column.to(p.sizes[0].dtype)
+        for p in points
+        for column in (*p.sizes, *(flag for flag in p.flags if flag is not None))
+    ]
+    read = iter(torch.stack(columns).cpu().numpy())
+    return [
+        (
+            next(read),
+            next(read) if len(p.sizes) > 1 else None,
+            *(None if flag is None else next(read) > 0 for flag in p.flags),
+        )
+        for p in points
+    ]
+
+
+class _OnDevice(NamedTuple):
+    """The best point of each sample when nothing may be read: tensors (B,), the value (B, D)."""
+
+    value: Tensor
+    residual: Tensor
+    scale: Tensor
+    excess: Tensor
+    now: Tensor
+    first: Tensor
+    failed: Tensor | None
+    evaluation: int
+
+    def concluded(self, settings: Settings, otherwise: ReturnCode, *, last: bool) -> Concluded:
+        """Return the verdict, decided on the device."""
+        tolerance = settings.abstol + settings.reltol * self.scale
+        code = torch.full_like(self.now, int(otherwise), dtype=torch.long)
+        code.masked_fill_(self.now > DIVERGED_BEYOND * self.first, int(ReturnCode.DIVERGED))
+        if self.failed is not None:
+            code.masked_fill_(self.failed, int(ReturnCode.LINEAR_SOLVE_FAILED))
+        code.masked_fill_(~torch.isfinite(self.now), int(ReturnCode.NONFINITE))
+        meets = (self.residual <= tolerance) & torch.isfinite(self.residual)
+        code.masked_fill_(meets, int(ReturnCode.SUCCESS))
+        ended = torch.full_like(code, self.evaluation)
+        return Concluded(self.value, self.residual, self.scale, self.now, code, ended)
+
+
+def _judged_on_device(judge: Judge, seen: Seen) -> _OnDevice:
+    """Return the best points so far, nothing being read."""
+    s, old = judge.settings, judge._budget
+    size = seen.sizes[0]
+    first = size if old is None else old.first
+    if judge._given is not None:
+        scale = judge._given.to(size.dtype)
+    elif len(seen.sizes) > 1:
+        scale = torch.maximum(seen.sizes[1], first)
+    else:
+        scale = first
+    failed = seen.flags[0]
+    excess = size
+    if judge.joint:
+        tolerance = (s.abstol + s.reltol * scale).clamp_min(torch.finfo(size.dtype).tiny)
+        excess = torch.nan_to_num(size / tolerance, nan=torch.inf).amax().expand_as(size)
+    if old is None or judge.last:
+        return _OnDevice(seen.z, size, scale, excess, size, first, failed, seen.evaluation)
+    better = excess < old.excess
+    return _OnDevice(
+        torch.where(better[:, None], seen.z, old.value),
+        torch.where(better, size, old.residual),
+        torch.where(better, scale, old.scale),
+        torch.where(better, excess, old.excess),
+        size,
+        first,
+        failed,
+        seen.evaluation,
+    )

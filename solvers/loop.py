@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.evaluation import Evaluator
-from solvers.judge import Judge, final_codes
+from solvers.evaluation import Evaluator, full_precision
+from solvers.inverse import Inverse, LowRank, gathered
+from solvers.judge import Bools, Concluded, Ints, Judge
 from solvers.options import Options
 from solvers.problem import Layout, Problem, parts
 from solvers.solution import ReturnCode, Solution, Trace
-from solvers.solver import BaseSolver, ForeignSolver, Solver, map_tensors, state_bytes
+from solvers.solver import BaseSolver, ForeignSolver, Solver, free_reads, map_tensors
 
-# Iterations between two reads of the device, by device type; 1 elsewhere, where a read is free.
-READ_EVERY = {"cuda": 4, "mps": 4, "xpu": 4}
+# Iterations between two reads of an accelerator; where a read is free, it is at each.
+READ_EVERY = 4
 
 Listener = Callable[[Solution], None]
 _listeners: list[Listener] = []
@@ -39,6 +42,7 @@ class Settings(Options):
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     fixed_budget: bool = False
     trace: Literal["summary", "per_sample"] | None = "summary"
+    compile: bool = False
 
 
 def solve(
@@ -55,6 +59,8 @@ def solve(
     scale: Tensor | float | None = None,
     trace: Literal["summary", "per_sample"] | None = "summary",
     callback: Callable[[Iteration], object] | None = None,
+    compile: bool = False,
+    keep_inverse: bool = False,
 ) -> Solution:
     """Solve a problem, without a graph.
 
@@ -74,12 +80,19 @@ def solve(
     fixed_budget
         Use exactly ``max_evaluations``, with no early stop and no read of the device.
     start
-        An earlier solution, whose value replaces z0.
+        An earlier solution, whose value replaces z0; Broyden goes on with its ``inverse`` too, if
+        that was kept, and NewtonKrylov preconditions with it.
     trace
         ``"summary"`` keeps the largest active residual of each point, ``"per_sample"`` all of
         them, ``None`` nothing.
     callback
         Called with the :class:`Iteration` after each point; a true result stops the solve.
+    compile
+        Call f through ``torch.compile``, where no graph is kept; worth it from some milliseconds of
+        solving on, once the first solves have compiled.
+    keep_inverse
+        Leave the solver's estimate of (I − J)⁻¹ in ``solution.inverse``, which keeps its history
+        in memory.
 
     Returns
     -------
@@ -93,9 +106,19 @@ def solve(
         If grad is enabled and z0, args or params require it: use ``implicit.solve`` then, or
         ``torch.no_grad()``.
     """
-    settings = Settings(abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace)
+    settings = Settings(
+        abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace, compile
+    )
     _refuse_grad(problem)
-    return run(problem, solver, settings, start=start, scale=scale, callback=callback)
+    return run(
+        problem,
+        solver,
+        settings,
+        start=start,
+        scale=scale,
+        callback=callback,
+        keep_inverse=keep_inverse,
+    )
 
 
 def init(
@@ -112,6 +135,8 @@ def init(
     scale: Tensor | float | None = None,
     trace: Literal["summary", "per_sample"] | None = "summary",
     callback: Callable[[Iteration], object] | None = None,
+    compile: bool = False,
+    keep_inverse: bool = False,
 ) -> Iteration:
     """Return the solve of :func:`solve` as an iterator over its points.
 
@@ -120,11 +145,21 @@ def init(
     ...     print(point.evaluations, point.residual)
     >>> iteration.solution
     """
-    settings = Settings(abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace)
+    settings = Settings(
+        abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace, compile
+    )
     _refuse_grad(problem)
     if not isinstance(solver, Solver):
         raise TypeError(f"{type(solver).__name__} owns its loop: only `solve` runs it")
-    return Iteration(problem, solver, settings, start=start, scale=scale, callback=callback)
+    return Iteration(
+        problem,
+        solver,
+        settings,
+        start=start,
+        scale=scale,
+        callback=callback,
+        keep_inverse=keep_inverse,
+    )
 
 
 def _refuse_grad(problem: Problem) -> None:
@@ -133,6 +168,17 @@ def _refuse_grad(problem: Problem) -> None:
         raise ValueError(
             "solvers.solve computes without a graph, but z0, args or params require gradients: use"
             " implicit.solve for a differentiable value, or torch.no_grad()"
+        )
+
+
+def _refuse_vmap(fz: Tensor) -> None:
+    # torch has no public way to ask for it.
+    functorch = getattr(torch._C, "_functorch", None)
+    if functorch is not None and functorch.is_batchedtensor(fz):
+        raise RuntimeError(
+            "solvers.solve decides for each sample on the host when it is done, which torch.func.vmap"
+            " cannot batch: put the samples on the batch axis of z0 and args, where they are solved"
+            " side by side, or use implicit.solve, which has a rule for vmap"
         )
 
 
@@ -164,6 +210,7 @@ def run(
     scale: Tensor | float | None = None,
     callback: Callable[[Iteration], object] | None = None,
     differentiable: bool = False,
+    keep_inverse: bool = False,
     phase: str = "forward",
     site: str = "",
     quiet: bool = False,
@@ -173,11 +220,15 @@ def run(
 
     solver = default_solver() if solver is None else solver
     keywords: dict[str, Any] = {"scale": scale, "phase": phase, "site": site}
-    if start is not None:
-        problem = started_from(problem, start)
     if isinstance(solver, Fallback):
         solution = solver.attempt(
-            problem, settings, callback=callback, differentiable=differentiable, **keywords
+            problem if start is None else started_from(problem, start),
+            settings,
+            inverse=None if start is None else start.inverse,
+            callback=callback,
+            differentiable=differentiable,
+            keep_inverse=keep_inverse,
+            **keywords,
         )
     elif isinstance(solver, ForeignSolver):
         from solvers.foreign import run_foreign
@@ -187,13 +238,21 @@ def run(
                 f"{solver.name} owns its loop, so that one cannot differentiate through its steps:"
                 " use the gradient Implicit with it"
             )
-        solution = run_foreign(problem, solver, settings, **keywords)
+        solution = run_foreign(
+            problem if start is None else started_from(problem, start), solver, settings, **keywords
+        )
     elif isinstance(solver, Solver):
         iteration = Iteration(
-            problem, solver, settings, callback=callback, differentiable=differentiable, **keywords
+            problem,
+            solver,
+            settings,
+            start=start,
+            callback=callback,
+            differentiable=differentiable,
+            keep_inverse=keep_inverse,
+            **keywords,
         )
-        for _ in iteration:
-            pass
+        iteration.finish()
         solution = iteration.solution
     else:
         raise TypeError(
@@ -243,6 +302,7 @@ class Iteration:
         scale: Tensor | float | None = None,
         callback: Callable[[Iteration], object] | None = None,
         differentiable: bool = False,
+        keep_inverse: bool = False,
         phase: str = "forward",
         site: str = "",
     ) -> None:
@@ -253,12 +313,16 @@ class Iteration:
         self.unrolled = differentiable
         self.graph = differentiable and torch.is_grad_enabled()
         self.evaluator = Evaluator(
-            self.problem, graph=self.graph, keep_last="linearise" in solver.requires
+            self.problem,
+            graph=self.graph,
+            keep_last="linearise" in solver.requires,
+            compiled=settings.compile,
         )
         self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
         self.independent = True if self.problem.batch <= 1 else self.problem.samples_independent
         self.joint = self.independent is False
         self._divisible = self.independent
+        self._half = self.layout.dtype in (torch.float16, torch.bfloat16)
         self.judge = Judge(
             settings,
             self.layout.pack(self.problem.z0),
@@ -267,9 +331,19 @@ class Iteration:
             last=differentiable,
         )
         self.judge.joint = self.joint
-        self._trace: list[tuple[int, float, Tensor, Tensor]] = []
+        # Whoever does not override them need not be asked.
+        kind = type(solver)
+        self._fails = kind.failed is not Solver.failed
+        self._tries = kind.trial is not Solver.trial
+        self._aims = kind.aim is not Solver.aim
+        self._known = None if start is None else start.inverse
+        self._pieces: list[tuple[Tensor, LowRank]] | None = [] if keep_inverse else None
+        self._trace: list[tuple[int, float, Tensor]] = []
+        self._drops: list[tuple[int, Tensor]] = []  # points traced before, rows that went on
+        self._state: Any = None
         self._stop: ReturnCode | None = None
         self._one_row = False
+        self._every = 1 if free_reads(self.judge.value) else READ_EVERY
 
     @property
     def evaluations(self) -> int:
@@ -279,18 +353,24 @@ class Iteration:
     @property
     def residual(self) -> Tensor:
         """(B,) the residual norms at the last point of each sample."""
-        return self.judge.verdicts.now
+        return self._concluded().now
 
     def __iter__(self) -> Iterator[Iteration]:
         """Iterate: after every evaluated point, yield this object."""
         points = self._points()
         while True:
-            with torch.set_grad_enabled(self.graph):
+            with torch.set_grad_enabled(self.graph), full_precision(self.layout.device):
                 try:
                     next(points)
                 except StopIteration:
                     return
             yield self
+
+    def finish(self) -> None:
+        """Go on to the end."""
+        with torch.set_grad_enabled(self.graph), full_precision(self.layout.device):
+            for _ in self._points():
+                pass
 
     def _points(self) -> Iterator[None]:
         z = self.layout.pack(self.problem.z0)
@@ -298,66 +378,95 @@ class Iteration:
             z = z.detach()
         if self.graph and "linearise" in self.solver.requires:
             z.requires_grad_(True)
-        self.z, state, started = z, None, False
-        while self.problem.batch and self.evaluations < self.settings.max_evaluations:
+        self.z, started = z, False
+        most = self.settings.max_evaluations
+        while self.problem.batch and self.evaluations < most:
             self.fz, self._residual = self.evaluator(self.z)
-            going = self._judge(self.solver.failed(state) if started else None)
+            if not started:
+                _refuse_vmap(self.fz)
+            self._see(started)
             yield
-            alive = self._poll(going)
-            if self._stopped() or (alive is not None and not any(alive)):
+            going = self._poll()
+            if self._stopped() or (going is not None and not going.any()):
                 break
-            if alive is not None and not all(alive):
-                state = self._drop(alive, state)
+            if going is not None:
+                self._drop(going)
             if not started:
                 if "blocks" in self.solver.requires and self.independent is None:
                     self.independent = self.evaluator.linearise(self.z, self.z.shape).blocks()
                     self._couple(not self.independent)
                 self._one_row = self.joint
-                state = self.solver.init(self._rows(self.z), self._rows(self.fz))
+                self._begin()
                 started = True
-            if not self.unrolled and self.evaluations >= self.settings.max_evaluations:
+            if not self.unrolled and self.evaluations >= most:
                 break
-            state = self._step(state)
-            self._weigh(state)
-            if self.unrolled and self.evaluations >= self.settings.max_evaluations:
+            self._step()
+            if self.unrolled and self.evaluations >= most:
                 # L evaluations in the graph are the weight-tied network of depth L: its last
                 # point is judged by one more, outside the graph.
                 with torch.no_grad():
                     self.fz, self._residual = self.evaluator(self.z.detach())
-                    self._judge(self.solver.failed(state))
+                    self._see(started)
                 yield
+        self._weigh()
         self.stats.seconds = time.perf_counter() - self.evaluator.started
 
-    def _step(self, state: Any) -> Any:
+    def _begin(self) -> None:
+        z, fz = self._rows(self.z), self._rows(self.fz)
+        known, self._known = self._known, None
+        fits = isinstance(known, Inverse) and not self._one_row and not self.graph
+        self._state = self.solver.resume(z, fz, known) if fits else self.solver.init(z, fz)  # type: ignore[arg-type]
+
+    def _step(self) -> None:
         z, fz, point = self._rows(self.z), self._rows(self.fz), self.z
         shape = z.shape
-        z, state = self.solver.step(state, z, fz, lambda: self.evaluator.linearise(point, shape))
+        state = self._state
+        if self._aims:
+            tolerance = self.judge.tolerance
+            if self._one_row:
+                # The samples' residuals are at most these when the whole is at most the least.
+                tolerance = tolerance.amin(dim=0, keepdim=True)
+            state = self.solver.aim(state, tolerance)
+        z, self._state = self.solver.step(
+            state, z, fz, lambda: self.evaluator.linearise(point, shape)
+        )
         self.stats.iterations += 1
-        self.z = z.reshape(point.shape)
-        return state
+        if self._half:
+            z = z.to(self.layout.dtype)
+        self.z = z.reshape(point.shape) if self._one_row else z
 
     def _rows(self, x: Tensor) -> Tensor:
-        """Return what the solver sees: a row a sample, or one row where samples are coupled."""
+        """Return what the solver sees: a row a sample, or one row where samples are coupled.
+
+        States in half precision are handed over in float32.
+        """
+        x = x.float() if self._half else x
         return x.reshape(1, -1) if self._one_row else x
 
-    def _judge(self, failed: Tensor | None) -> Tensor:
-        going = self.judge(self.z, self.fz, self._residual, self.evaluations, failed)
+    def _see(self, started: bool) -> None:
+        """Show the last point to the judge, and trace it."""
+        size = self.judge.see(
+            self.z,
+            self.fz,
+            self._residual,
+            self.evaluations,
+            failed=self._flag(self.solver.failed) if started and self._fails else None,
+            trial=self._flag(self.solver.trial) if started and self._tries else None,
+        )
         if self.settings.trace is not None:
-            whole = self.settings.trace == "per_sample"
-            now = self.residual.clone() if whole else self.judge.now.amax()
             seconds = time.perf_counter() - self.evaluator.started
-            self._trace.append((self.evaluations, seconds, now, going.sum()))
-        return going
+            self._trace.append((self.evaluations, seconds, size))
 
-    def _poll(self, going: Tensor) -> list[bool] | None:
-        """Read which samples go on, every few iterations; ``None`` in between."""
-        if self.settings.fixed_budget:
-            return None
-        if self.stats.iterations % READ_EVERY.get(self.layout.device.type, 1):
+    def _flag(self, ask: Callable[[Any], Tensor | None]) -> Tensor | None:
+        flag = ask(self._state)
+        return flag if flag is None else flag.expand(self.z.shape[0])
+
+    def _poll(self) -> Bools | None:
+        """Read which samples go on, every few iterations; ``None`` if all, and in between."""
+        if self.settings.fixed_budget or self.stats.iterations % self._every:
             return None
         self.stats.syncs += 1
-        alive: list[bool] = going.tolist()
-        return alive
+        return self.judge.decide()
 
     def _stopped(self) -> bool:
         s = self.settings
@@ -369,43 +478,71 @@ class Iteration:
             return True
         return False
 
-    def _drop(self, alive: list[bool], state: Any) -> Any:
+    def _drop(self, going: Bools) -> None:
         """Go on without the samples that ended, if samples are independent."""
-        if self.unrolled or self.joint:
-            return state
-        kept = torch.tensor([i for i, a in enumerate(alive) if a], device=self.layout.device)
+        if self.unrolled or self.joint or going.all():
+            return
+        rows = np.flatnonzero(going)
         if self._divisible is None:
-            self._divisible = self.evaluator.divisible(self.z, self.fz, kept)
+            self._divisible = self.evaluator.divisible(self.z, self.fz, rows)
             self.independent = self._divisible if self.independent is None else self.independent
             self._couple(not self._divisible)
         if self.joint:
-            return state
-        self._weigh(state)
-        self.evaluator.restrict(kept)
-        self.judge.restrict(kept)
+            return
+        self._weigh()
+        self._keep_inverse(np.flatnonzero(~going))
+        kept = torch.from_numpy(rows).to(self.layout.device)
+        self.evaluator.restrict(kept, rows)
+        self.judge.restrict(kept, rows)
         self.z, self.fz = self.z[kept], self.fz[kept]
-        return map_tensors(lambda t: t[kept], state)
+        self._state = map_tensors(lambda t: t[kept], self._state)
+        self._known = map_tensors(lambda t: t[kept], self._known)
+        if self.settings.trace is not None:
+            self._drops.append((len(self._trace), torch.from_numpy(self.evaluator.rows)))
 
     def _couple(self, coupled: bool) -> None:
         """Judge the samples together from now on, if they turned out to be coupled."""
         if coupled:
             self.joint = self.judge.joint = True
             self.judge.restart(self.z)
-            self.judge(self.z, self.fz, self._residual, self.evaluations)
+            self.judge.see(self.z, self.fz, self._residual, self.evaluations)
+            if not self.settings.fixed_budget:
+                self.judge.decide()
 
-    def _weigh(self, state: Any) -> None:
-        self.stats.history_bytes = max(self.stats.history_bytes or 0, state_bytes(state))
+    def _weigh(self) -> None:
+        if self._state is not None:
+            held = self.solver.memory(self._state)
+            self.stats.history_bytes = max(self.stats.history_bytes or 0, held)
+
+    def _keep_inverse(self, ended: Ints) -> None:
+        """Keep what the solver knows of the samples that ended (indices into the remaining)."""
+        if self._pieces is None or self._state is None or self._one_row:
+            return
+        inverse = self.solver.inverse(self._state)
+        if isinstance(inverse, LowRank):
+            device = self.layout.device
+            picked = torch.from_numpy(ended).to(device)
+            samples = torch.arange(self.problem.batch, device=device)
+            if not isinstance(self.evaluator.rows, slice):
+                samples = torch.from_numpy(self.evaluator.rows).to(device)
+            whole = len(ended) == len(samples)
+            part = inverse if whole else map_tensors(lambda t: t[picked], inverse)
+            self._pieces.append((samples[picked], part))
+
+    def _concluded(self) -> Concluded:
+        return self.judge.conclude(self._stop or ReturnCode.MAX_EVALUATIONS)
 
     @property
     def solution(self) -> Solution:
         """The solution so far: the best iterate of each sample, judged."""
-        verdicts, layout = self.judge.verdicts, self.layout
+        done, layout = self._concluded(), self.layout
+        self._keep_inverse(np.arange(self.z.shape[0] if self.problem.batch else 0))
         return Solution(
-            value=layout.unpack(self.z if self.unrolled else verdicts.value),
-            residual=verdicts.residual,
-            scale=verdicts.scale,
-            retcode=final_codes(self.settings, verdicts, self._stop or ReturnCode.MAX_EVALUATIONS),
-            ended=verdicts.ended,
+            value=layout.unpack(self.z if self.unrolled else done.value),
+            residual=done.residual,
+            scale=done.scale,
+            retcode=done.code,
+            ended=done.ended,
             stats=self.stats,
             trace=self._stacked(),
             solver=self.solver,
@@ -416,26 +553,48 @@ class Iteration:
             dtype=str(layout.dtype).removeprefix("torch."),
             device=str(layout.device),
             dim=layout.dim,
+            inverse=gathered(self._pieces, self.problem.batch) if self._pieces else None,
             samples_independent=self.independent,
         )
 
     def _stacked(self) -> Trace | None:
         if self.settings.trace is None or not self._trace:
             return None
-        evaluations, seconds, residual, active = zip(*self._trace, strict=True)
+        evaluations, seconds, sizes = zip(*self._trace, strict=True)
         return Trace(
             torch.tensor(evaluations),
             torch.tensor(seconds, dtype=torch.float64),
-            torch.stack(residual),
-            torch.stack(active),
+            self._residuals(sizes),
+            torch.tensor(self.judge.active(evaluations)),
         )
+
+    def _residuals(self, sizes: Sequence[Tensor]) -> Tensor:
+        """Return (K,) the largest of each point, or (K, B) with ended samples at their last."""
+        ends = [0, *(k for k, _ in self._drops), len(sizes)]
+        rows = [slice(None), *(rows.to(self.layout.device) for _, rows in self._drops)]
+        found: list[Tensor] = []
+        for k, (first, last) in enumerate(itertools.pairwise(ends)):
+            if first == last:
+                continue
+            block = torch.stack(tuple(sizes[first:last]))
+            if self.settings.trace == "summary":
+                block = block.amax(dim=1)
+            elif k and found:
+                whole = found[-1][-1].repeat(last - first, 1)
+                whole[:, rows[k]] = block
+                block = whole
+            found.append(block)
+        return torch.cat(found)
 
 
 def per_sample(value: Tensor | float | None, layout: Layout, batch: int) -> Tensor | None:
     """Return a number or a tensor (B,) as a tensor (B,)."""
     if value is None:
         return None
-    given = torch.as_tensor(value, dtype=layout.dtype, device=layout.device)
+    real = torch.float64 if layout.dtype == torch.float64 else torch.float32
+    if not isinstance(value, Tensor):
+        return torch.full((batch,), value, dtype=real, device=layout.device)
+    given = value.to(layout.device, real)
     if given.dim() > 1 or (given.dim() == 1 and given.shape[0] != batch):
         raise ValueError(f"scale has shape {tuple(given.shape)}, expected a number or ({batch},)")
     return given.expand(batch)

@@ -16,6 +16,16 @@ from torch import Tensor
 
 State = Tensor | tuple[Tensor, ...]
 
+# What makes a problem hard, and what that means; a problem of the library names its own.
+TRAPS = {
+    "many_roots": "several roots: the residual says whether one was found, the distance to one not",
+    "singular_root": "the Jacobian is singular at a root: Newton converges linearly there",
+    "ill_conditioned": "the condition of the Jacobian at a root is above 10⁸",
+    "nonsmooth": "the function is not differentiable everywhere",
+    "local_minimum": "a local minimum of the residual's norm that is no root",
+    "no_root": "there is no root: an honest solver fails",
+}
+
 
 def parts(z: State) -> tuple[Tensor, ...]:
     """Return the tensors of a state."""
@@ -28,7 +38,8 @@ class Problem:
     Raises
     ------
     TypeError, ValueError
-        If the state is not floating point, or the batch sizes of state and args differ.
+        If the state is not floating point, the batch sizes of state and args differ, or a trap
+        is none of ``TRAPS``.
     """
 
     z0: State
@@ -37,6 +48,8 @@ class Problem:
     samples_independent: bool | None
     solutions: tuple[State, ...]
     name: str
+    jacobian: Callable[..., Tensor] | None
+    traps: tuple[str, ...]
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -87,6 +100,10 @@ class Problem:
         for k, p in enumerate(self.params):
             if not isinstance(p, Tensor):
                 raise TypeError(f"params[{k}] is a {type(p).__name__}, expected a tensor")
+        object.__setattr__(self, "traps", tuple(self.traps))
+        for trap in self.traps:
+            if trap not in TRAPS:
+                raise ValueError(f"traps has '{trap}', allowed are {', '.join(TRAPS)}")
 
     @property
     def batch(self) -> int:
@@ -115,6 +132,11 @@ class FixedPointProblem(Problem):
         Known solutions, if any.
     name
         What reports call it.
+    jacobian
+        The derivative of f where a formula of it is known: called like f, it returns (B, D, D), a
+        matrix a sample, its rows the packed f, its columns the packed z. No solver uses it.
+    traps
+        What makes the problem hard, in the words of ``TRAPS``.
     """
 
     f: Callable[..., Any]
@@ -125,6 +147,8 @@ class FixedPointProblem(Problem):
     samples_independent: bool | None = None
     solutions: tuple[State, ...] = ()
     name: str = ""
+    jacobian: Callable[..., Tensor] | None = None
+    traps: tuple[str, ...] = ()
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -148,6 +172,8 @@ class RootProblem(Problem):
     samples_independent: bool | None = None
     solutions: tuple[State, ...] = ()
     name: str = ""
+    jacobian: Callable[..., Tensor] | None = None
+    traps: tuple[str, ...] = ()
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -172,24 +198,34 @@ class Layout:
 
     def pack(self, z: State) -> Tensor:
         """Return the state as a matrix (B, D)."""
+        if isinstance(z, Tensor) and z.dim() == 2:
+            return z
         flat = [t.reshape(t.shape[0], size) for t, size in zip(parts(z), self.sizes, strict=True)]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
     def unpack(self, flat: Tensor) -> State:
         """Return the state that a matrix (B, D) stands for."""
         if not self.is_tuple:
-            return flat.reshape(flat.shape[0], *self.shapes[0])
+            shape = self.shapes[0]
+            return flat if len(shape) == 1 else flat.reshape(flat.shape[0], *shape)
         pieces = torch.split(flat, self.sizes, dim=1)
         return tuple(p.reshape(flat.shape[0], *s) for p, s in zip(pieces, self.shapes, strict=True))
 
-    def check(self, value: object, rows: int, evaluation: int) -> State:
+    def check(
+        self, value: object, rows: int, evaluation: int, *, any_float: bool = False
+    ) -> State:
         """Return what a cell returned, if it has the state's structure, shape and dtype.
+
+        Under autocast a function may return ``any_float``, which is cast to the state's dtype.
 
         Raises
         ------
         TypeError, ValueError
             With what was returned, at which evaluation, and what the state is.
         """
+        if isinstance(value, Tensor) and not self.is_tuple and value.dtype == self.dtype:  # noqa: SIM102
+            if value.shape == (rows, *self.shapes[0]):
+                return value
         when = f"at evaluation {evaluation} the function returned"
         if isinstance(value, list):
             value = tuple(value)
@@ -213,7 +249,7 @@ class Layout:
                     f"{when}{part} of shape {tuple(t.shape)}, but the state has {(rows, *shape)}"
                 )
             if t.dtype != self.dtype:
-                if not (t.is_floating_point() and torch.is_autocast_enabled(t.device.type)):
+                if not (t.is_floating_point() and any_float):
                     raise TypeError(
                         f"{when}{part} of dtype {t.dtype}, but the state is {self.dtype}: cast one"
                         " of them"

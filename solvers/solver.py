@@ -13,6 +13,7 @@ from solvers.options import Options
 if TYPE_CHECKING:
     from solvers.evaluation import Linearisation
     from solvers.foreign import Objective
+    from solvers.inverse import Inverse
 
 Linearise = Callable[[], "Linearisation"]
 
@@ -56,9 +57,35 @@ class Solver(BaseSolver, abc.ABC):
         The steps must be differentiable when grad is enabled: write in place only when it is not.
         """
 
+    def resume(self, z: Tensor, fz: Tensor, inverse: Inverse) -> Any:
+        """Return the first state, given what an earlier solution learnt; by default as ``init``."""
+        return self.init(z, fz)
+
+    def aim(self, state: Any, tolerance: Tensor) -> Any:
+        """Return the state, told the residual norms (B,), in l2, that the next points are to reach.
+
+        The loop calls it before every step; by default nothing changes.
+        """
+        return state
+
     def failed(self, state: Any) -> Tensor | None:
         """Return (B,) bools: samples whose last linear solve failed; ``None`` if none can."""
         return None
+
+    def trial(self, state: Any) -> Tensor | None:
+        """Return (B,) bools: samples whose proposed point is a trial of a line search.
+
+        However large the residual there, or not finite, it ends no such sample. ``None``: no trial.
+        """
+        return None
+
+    def inverse(self, state: Any) -> Inverse | None:
+        """Return what the state knows of (I − J)⁻¹, ``None`` if that is nothing."""
+        return None
+
+    def memory(self, state: Any) -> int:
+        """Return the bytes of memory that the solver itself holds at this state."""
+        return state_bytes(state)
 
 
 class ForeignSolver(BaseSolver, abc.ABC):
@@ -70,6 +97,11 @@ class ForeignSolver(BaseSolver, abc.ABC):
 
         The objective raises when it has seen enough; let that pass.
         """
+
+
+def free_reads(x: Tensor) -> bool:
+    """Whether the host reads a tensor at no cost: on the CPU, but on no accelerator."""
+    return x.device.type == "cpu"
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:

@@ -218,7 +218,7 @@ def check_python(words: list[str]) -> None:
     elif words[0] == "rate.py":
         check_deq(["run", "rate", *words[1:]])
     else:  # tests/implicit runs the example, a test below what the other one writes
-        assert words[0] in ("examples/my_model.py", "docs/tables.py")
+        assert words[0] in ("examples/my_model.py", "docs/tables.py", "docs/measured.py")
         assert (ROOT / words[0]).exists()
 
 

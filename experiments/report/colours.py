@@ -31,6 +31,10 @@ SOLVERS: Mapping[str, Look] = {
     "scipy_broyden1": Look("#DD8B0C", (5, 3), "square"),
     "scipy_newton_krylov": Look("#639643", (5, 3), "square"),
     "torch_lbfgs": Look("#81673E", (2, 2), "triangle-up"),
+    "fallback": Look("#8208F4"),
+    "scipy_hybr": Look("#844860", (5, 3), "diamond"),
+    "scipy_lm": Look("#B90E07", (5, 3), "diamond"),
+    "scipy_df_sane": Look("#8AA96D", (5, 3), "diamond"),
 }
 # Names that the table does not know: a user's own solver, or one that is configured twice.
 _SPARE = ("#7A62D0", "#BE1E80", "#438333", "#5899E6", "#A0522D", "#4B8B8B")
@@ -79,4 +83,28 @@ def gradient_looks(labels: Iterable[str]) -> dict[str, Look]:
         turn = seen[base] = seen.get(base, -1) + 1
         look = looks([base], GRADIENTS)[base]
         found[label] = Look(look.colour, dashes[turn % len(dashes)], look.shape)
+    return found
+
+
+def variant_looks(labels: Iterable[str]) -> dict[str, Look]:
+    """Return a look for each label, where one solver may be there with several options.
+
+    ``anderson (window=5)`` and ``anderson (window=20)`` have anderson's colour, and differ in dash
+    and shape.
+    """
+    dashes: list[tuple[int, ...]] = [(), (6, 3), (2, 3), (8, 3, 2, 3), (1, 2)]
+    shapes = ["circle", "square", "diamond", "triangle-up", "cross"]
+    names = {label: label.split(" (", maxsplit=1)[0] for label in labels}
+    bases = looks(names.values())
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    for base, look in bases.items():
+        for label in (label for label, name in names.items() if name == base):
+            turn = seen[base] = seen.get(base, -1) + 1
+            first = turn == 0
+            found[label] = Look(
+                look.colour,
+                look.dash if first else dashes[turn % len(dashes)],
+                look.shape if first else shapes[turn % len(shapes)],
+            )
     return found

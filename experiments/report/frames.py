@@ -33,6 +33,7 @@ _SOLVE_COLUMNS = [
     "sample_evaluations",
     "jvps",
     "vjps",
+    "syncs",
     "history_bytes",
     "retcode",
     "retcodes",
@@ -54,6 +55,7 @@ _SOLVE_COLUMNS = [
     "device",
     "batch",
     "dim",
+    "extra",
 ]
 _GRADIENT_COLUMNS = [
     "gradient_id",

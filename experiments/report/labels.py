@@ -23,6 +23,10 @@ _EFFORT = {
     "fixed_budget",
     "device",
     "trace",
+    # Of a problem these are the run's own, and its name is the case's.
+    "problem.name",
+    "problem.seed",
+    "problem.dtype",
 }
 
 
@@ -38,7 +42,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def case_labels(runs: Mapping[int, Flat], devices: Mapping[int, str]) -> dict[int, str]:
-    """Return each run's case: its model, with the settings in which that model's runs differ.
+    """Return each run's case: its model or problem, with the settings in which its runs differ.
 
     Parameters
     ----------
@@ -47,7 +51,10 @@ def case_labels(runs: Mapping[int, Flat], devices: Mapping[int, str]) -> dict[in
     devices
         Where each run was measured; the config may only say ``auto``.
     """
-    models = {run: str(config.get("model.name", "?")) for run, config in runs.items()}
+    models = {
+        run: str(config.get("model.name") or config.get("problem.name") or "?")
+        for run, config in runs.items()
+    }
     settings: dict[int, Flat] = {
         run: {
             **{k: v for k, v in config.items() if _is_setting(k)},
@@ -60,7 +67,8 @@ def case_labels(runs: Mapping[int, Flat], devices: Mapping[int, str]) -> dict[in
 
 def _is_setting(key: str) -> bool:
     start = key.split(".", maxsplit=1)[0]
-    return start not in ("solver", "gradient") and start not in _EFFORT and key != "model.name"
+    own = start in ("solver", "gradient") or start in _EFFORT or key in _EFFORT
+    return not own and key != "model.name"
 
 
 def solver_labels(runs: Mapping[int, Flat]) -> dict[int, str]:
@@ -110,7 +118,7 @@ def _distinguished(names: Mapping[int, str], options: Mapping[int, Flat]) -> dic
 
 
 def _short_key(key: str) -> str:
-    for part in ("model.", "solver.", "gradient."):
+    for part in ("model.", "problem.", "solver.", "gradient."):
         key = key.removeprefix(part)
     return key.removesuffix(".name")
 

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from solvers.solution import ReturnCode
@@ -34,6 +35,8 @@ class LinearResult:
         Why samples above the tolerance ended.
     reads
         Reads of the device.
+    reasons
+        (B,) the same for each sample, from solvers that know it.
     """
 
     x: Tensor
@@ -43,6 +46,18 @@ class LinearResult:
     history_bytes: int = 0
     reason: ReturnCode = ReturnCode.MAX_EVALUATIONS
     reads: int = 0
+    reasons: Tensor | None = None
+
+    def codes(self, tolerance: Tensor) -> Tensor:
+        """Return the return codes (B,), given the residual norms (B,) that were to be reached."""
+        missed = int(self.reason) if self.reasons is None else self.reasons
+        code = torch.where(self.residual <= tolerance, int(ReturnCode.SUCCESS), missed)
+        return torch.where(torch.isfinite(self.residual), code, int(ReturnCode.NONFINITE))
+
+
+def to_l2(norm: str, dim: int) -> float:
+    """Return c such that ‖r‖ ≤ t in a ``norm`` of (B, dim) follows from ‖r‖₂ ≤ c t."""
+    return max(dim, 1) ** 0.5 if norm == "rms" else 1.0
 
 
 class LinearSolver(BaseSolver, abc.ABC):
@@ -72,7 +87,7 @@ class LinearSolver(BaseSolver, abc.ABC):
         max_products
             The most products to spend.
         precondition
-            A right preconditioner: x (B, D) ↦ P x with A P ≈ I.
+            A right preconditioner, linear: x (B, D) ↦ P x with A P ≈ I.
         norm
             ``l2``, ``rms`` or ``linf``, the norm of ``tolerance`` and of the result's residual.
         """

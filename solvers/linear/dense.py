@@ -58,10 +58,15 @@ class Dense(LinearSolver):
             unit[:, k] = 1
             columns.append(product(unit))
         matrix = torch.stack(columns, dim=2) if dim else b.new_zeros(rows, 0, 0)
-        x, info = torch.linalg.solve_ex(matrix, b[:, :, None])
+        # No factorisation in half precision.
+        wide = torch.promote_types(b.dtype, torch.float32)
+        matrix, right = matrix.to(wide), b.to(wide)
+        x, info = torch.linalg.solve_ex(matrix, right[:, :, None])
         x = torch.where((info == 0)[:, None], x[:, :, 0], 0.0)
-        r = b - (matrix @ x[:, :, None])[:, :, 0]
+        r = right - (matrix @ x[:, :, None])[:, :, 0]
         size = row_norm(r, norm)
+        # Where not even A 0 is a number, no x is.
+        x = torch.where(torch.isfinite(size)[:, None], x, torch.nan).to(b.dtype)
         trace = [(dim, size.amax(), (size > tolerance).sum())]
         return LinearResult(
             x, size, dim, trace, matrix.nbytes, reason=ReturnCode.LINEAR_SOLVE_FAILED

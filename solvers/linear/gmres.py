@@ -17,18 +17,41 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.history import empty
 from solvers.judge import norm as row_norm
-from solvers.linear.base import LinearResult, LinearSolver, Product
+from solvers.linear.base import LinearResult, LinearSolver, Product, to_l2
+from solvers.linear.basis import Basis, length, widened
 from solvers.solution import ReturnCode
 
 
 class Cycle(NamedTuple):
-    """One Krylov cycle: the solution and its residual (B, D), and what it took."""
+    """One Krylov cycle: what it found and what it took.
+
+    Attributes
+    ----------
+    x, r
+        (B, D) the solution and its residual b − A x, by recurrence.
+    residual
+        (B,) the l2 norms of r, from its coordinates in the basis.
+    products
+        Products with A, on the batch.
+    counts
+        (B,) products that each sample took part in.
+    live
+        (B,) samples whose space may grow further: neither at the tolerance nor exhausted.
+    trace
+        (products so far, largest residual norm, active samples) after each product.
+    basis_bytes
+        What the basis took, in bytes.
+    reads
+        Reads of the device.
+    """
 
     x: Tensor
     r: Tensor
+    residual: Tensor
     products: int
+    counts: Tensor
+    live: Tensor
     trace: list[tuple[int, Tensor, Tensor]]
     basis_bytes: int
     reads: int
@@ -41,97 +64,127 @@ def arnoldi_solve(
     tolerance: Tensor,
     max_products: int,
     read_every: int | None = None,
+    precondition: Product | None = None,
 ) -> Cycle:
     """Minimise ‖b − A x‖ over a Krylov space that grows until every sample is at its tolerance.
 
-    Differentiable when grad is enabled. A sample at its tolerance (B,), in the l2 norm, keeps its
-    space; the others go on. ``read_every`` is the number of steps between two looks at whether
-    all are done: 0 is never, ``None`` is each step on the CPU, where it is free, else never.
+    Differentiable when grad is enabled. Vectors of half precision are kept in float32; only the
+    product sees them as they came.
+
+    Parameters
+    ----------
+    product
+        x (B, D) ↦ A x, by samples.
+    b
+        (B, D).
+    tolerance
+        (B,) l2 residual norms. A sample at its tolerance keeps its space; the others go on. One
+        of infinite tolerance takes no part.
+    max_products
+        The most products, which is the size of the space.
+    read_every
+        Products between two looks at whether all are done: 0 is never, ``None`` is each one on
+        the CPU, where it is free, else never.
+    precondition
+        A right preconditioner P, linear: the space is that of A P, and x = P (the sum).
     """
     if read_every is None:
         read_every = 1 if b.device.type == "cpu" else 0
-    size = _length(b)
-    basis = empty(b).push(b / size[:, None])
-    beta = torch.where(_square(b) > 0, size, 0.0)
+    dtype = b.dtype
+    right = precondition or (lambda v: v)
+    apply, b = widened(lambda v: product(right(v)), b)
+    noise = 10 * torch.finfo(b.dtype).eps
+    beta = length(b)
+    basis = Basis(b / torch.where(beta.detach() > 0, beta, 1.0)[:, None])
     columns: list[Tensor] = []
-    null = torch.ones_like(beta)[:, None]
+    lives: list[Tensor] = []
+    grown: list[Tensor] = []
+    estimates: list[Tensor] = []
+    null = torch.ones_like(beta.detach())[:, None]
+    square = null[:, 0]
     live = beta.detach() > tolerance
-    trace: list[tuple[int, Tensor, Tensor]] = []
     reads = 0
     for j in range(max_products):
         if read_every and j % read_every == 0:
             reads += 1
             if not bool(live.any()):
                 break
-        q = product(basis.vectors[:, -1])
-        whole = _length(q).detach()
-        h = torch.zeros_like(null)
-        for _ in range(2):
-            part = (basis.vectors @ q[:, :, None])[:, :, 0]
-            q = q - (part[:, None] @ basis.vectors)[:, 0]
-            h = h + part
-        length = torch.where(_square(q) > 0, _length(q), 0.0)
+        q, h = basis.orthogonalise(apply(basis.newest))
+        rest = length(q)
+        column = torch.cat((h, rest[:, None]), dim=1)
+        fixed = column.detach()
         # A happy breakdown: what is left of the product is rounding.
-        grows = live & (length.detach() > 10 * torch.finfo(b.dtype).eps * whole)
-        safe = torch.where(grows, length, 1.0)
-        basis = basis.push(torch.where(grows[:, None], q / safe[:, None], 0.0))
-        h = torch.where(live[:, None], h, 0.0)
-        # A sample that is done gets a column that leaves its least squares problem as it is.
-        below = torch.where(grows, length, (~live).to(length.dtype))
-        columns.append(torch.cat((h, below[:, None]), dim=1))
-        following = -(null * h).sum(dim=1).detach() / safe.detach()
+        left = fixed[:, -1]
+        grows = live & (left > noise * torch.linalg.vector_norm(fixed, dim=1))
+        safe = torch.where(grows, rest, 1.0)
+        basis.push(torch.where(grows[:, None], q / safe[:, None], 0.0))
+        following = (null * fixed[:, :-1]).sum(dim=1) / -safe.detach()
         null = torch.cat((null, torch.where(grows, following, 0.0)[:, None]), dim=1)
-        estimate = beta.detach() / torch.linalg.vector_norm(null, dim=1)
-        estimate = torch.where(live & ~grows, 0.0, estimate)
-        live = grows & (estimate > tolerance)
-        trace.append((j + 1, torch.where(live, estimate, 0.0).amax(), live.sum()))
+        square = torch.addcmul(square, following, following)
+        columns.append(column)
+        lives.append(live)
+        grown.append(grows)
+        estimates.append(beta.detach() * square.rsqrt())
+        live = grows & (estimates[-1] > tolerance)
     k = len(columns)
     if k == 0:
-        return Cycle(torch.zeros_like(b), b, 0, trace, 0, reads)
-    hessenberg = torch.stack(
-        [torch.nn.functional.pad(c, (0, k + 1 - c.shape[1])) for c in columns], dim=2
-    )
+        zero = torch.zeros_like(live, dtype=torch.long)
+        return Cycle(torch.zeros_like(b).to(dtype), b.to(dtype), beta, 0, zero, live, [], 0, reads)
+    active = torch.stack(lives, dim=1)
+    going = torch.stack((*lives[1:], live), dim=1)
+    hessenberg = _hessenberg(columns, active, torch.stack(grown, dim=1))
     y = _least_squares(hessenberg, beta)
-    # Of a singular operator a step may be left that is larger than its rounding lets one use.
-    entries = torch.nan_to_num(hessenberg.detach()).abs().amax(dim=(1, 2))
-    noise = torch.finfo(b.dtype).eps * entries * torch.linalg.vector_norm(y.detach(), dim=1)
-    y = torch.where((noise < beta.detach())[:, None], y, 0.0)
-    coefficients = (
-        torch.cat((beta[:, None], torch.zeros_like(y)), dim=1)
-        - (hessenberg @ y[:, :, None])[:, :, 0]
-    )
+    start = torch.nn.functional.pad(beta[:, None], (0, k))
+    coordinates = start - (hessenberg @ y[:, :, None])[:, :, 0]
     x = (y[:, None] @ basis.vectors[:, :k])[:, 0]
-    r = (coefficients[:, None] @ basis.vectors)[:, 0]
-    return Cycle(x, r, k, trace, basis.buffer.untyped_storage().nbytes(), reads)
+    r = (coordinates[:, None] @ basis.vectors)[:, 0]
+    largest = torch.where(going, torch.stack(estimates, dim=1), 0.0).amax(dim=0)
+    trace = list(zip(range(1, k + 1), largest.unbind(), going.sum(dim=0).unbind(), strict=True))
+    return Cycle(
+        right(x.to(dtype)),
+        r.to(dtype),
+        torch.linalg.vector_norm(coordinates.detach(), dim=1),
+        k,
+        active.sum(dim=1),
+        live,
+        trace,
+        basis.nbytes,
+        reads,
+    )
+
+
+def _hessenberg(columns: list[Tensor], active: Tensor, grown: Tensor) -> Tensor:
+    """Return H (B, k + 1, k) from its columns (B, j + 2)."""
+    k = len(columns)
+    column, row = torch.tril_indices(k, k + 1, offset=1, device=active.device)
+    H = columns[0].new_zeros(active.shape[0], k, k + 1)
+    H[:, column, row] = torch.cat(columns, dim=1)
+    below = torch.diag_embed(torch.ones_like(active[:1]), offset=1)[:, :k]
+    # A sample that is done gets columns that leave its least squares problem as it is.
+    H = torch.where(below & ~grown[:, :, None], 0.0, H)
+    H = torch.where(active[:, :, None], H, below.to(H.dtype))
+    return H.mT
 
 
 def _least_squares(hessenberg: Tensor, beta: Tensor) -> Tensor:
     """Return y (B, k) that minimises ‖β e₁ − H y‖, in float64 where there is one."""
     small = torch.float32 if hessenberg.device.type == "mps" else torch.float64
-    q, r = torch.linalg.qr(torch.nan_to_num(hessenberg).to(small))
-    rhs = q[:, 0] * beta.to(small)[:, None]
+    H, eps = torch.nan_to_num(hessenberg).to(small), torch.finfo(hessenberg.dtype).eps
+    q, r = torch.linalg.qr(H)
+    rhs = q[:, 0]
     diagonal = torch.diagonal(r, dim1=1, dim2=2)
     largest = diagonal.detach().abs().amax(dim=1, keepdim=True)
     # A singular operator leaves a zero on the diagonal, up to the rounding of the products: that
     # direction is left alone.
-    null = diagonal.detach().abs() <= 10 * torch.finfo(hessenberg.dtype).eps * largest
+    null = diagonal.detach().abs() <= 10 * eps * largest
     r = r + torch.diag_embed(torch.where(null, 1.0, 0.0).to(small))
     rhs = torch.where(null, 0.0, rhs)
     y = torch.linalg.solve_triangular(r, rhs[:, :, None], upper=True)[:, :, 0]
-    found: Tensor = y.to(hessenberg.dtype)
+    # Or it leaves a step that is larger than its rounding lets one use.
+    lost = eps * H.detach().abs().amax(dim=(1, 2)) * torch.linalg.vector_norm(y.detach(), dim=1)
+    y = torch.where((lost < 1)[:, None], y, 0.0)
+    found: Tensor = (y * beta[:, None].to(small)).to(hessenberg.dtype)
     return found
-
-
-def _square(x: Tensor) -> Tensor:
-    return (x.detach() * x.detach()).sum(dim=1)
-
-
-def _length(x: Tensor) -> Tensor:
-    """Return the lengths (B,) of the rows, 1 for a zero row, with finite derivatives."""
-    zero = _square(x) <= 0
-    unit = 1.0 / max(x.shape[1], 1) ** 0.5
-    length: Tensor = torch.linalg.vector_norm(torch.where(zero[:, None], unit, x), dim=1)
-    return length
 
 
 @dataclass(frozen=True)
@@ -159,36 +212,46 @@ class GMRES(LinearSolver):
         precondition: Product | None = None,
         norm: str = "l2",
     ) -> LinearResult:
-        """Solve A x = b; a cycle that gains less than 1 % ends the solve as STALLED."""
+        """Solve A x = b; a sample that gains less than 1 % in a whole cycle is STALLED."""
+        dtype, factor = b.dtype, to_l2(norm, b.shape[1])
         right = precondition or (lambda v: v)
-        # The cycle works in the l2 norm, which is at most √D times the other two.
-        factor = {"l2": 1.0, "rms": max(b.shape[1], 1) ** 0.5, "linf": 1.0}[norm]
+        apply, b = widened(lambda v: product(right(v)), b)
         read_every = 1 if b.device.type == "cpu" else 4
         x, r = torch.zeros_like(b), b
         result = LinearResult(x, row_norm(b, norm), 0)
+        reasons = torch.full_like(result.residual, int(ReturnCode.MAX_EVALUATIONS), dtype=torch.int)
+        going = torch.ones_like(reasons, dtype=torch.bool)
         while result.products < max_products:
             budget = max_products - result.products
             cycle = arnoldi_solve(
-                lambda v: product(right(v)),
+                apply,
                 r,
-                tolerance=tolerance * factor,
+                tolerance=torch.where(going, tolerance * factor, torch.inf),
                 max_products=min(budget, self.restart or budget),
                 read_every=read_every,
             )
             before, after = result.residual, row_norm(cycle.r, norm)
-            worse = after >= before  # by rounding alone
-            x = torch.where(worse[:, None], x, x + right(cycle.x))
+            broken = going & ~torch.isfinite(after)
+            # If they go on, by rounding alone. Where the first product is no number, no x is.
+            worse = ~going | (after >= before) | (broken & (result.products > 0))
+            x = torch.where(worse[:, None], x, x + cycle.x)
             r = torch.where(worse[:, None], r, cycle.r)
             after = torch.where(worse, before, after)
             result.trace += [(n + result.products, s, a) for n, s, a in cycle.trace]
             result.products += cycle.products
             result.history_bytes = max(result.history_bytes, cycle.basis_bytes)
             result.reads += cycle.reads + 1
-            result.residual, result.x = after, x
-            unsolved = after > tolerance
-            if cycle.products == 0 or not bool(unsolved.any()):
+            result.residual = after
+            # A cycle that the budget cut short says nothing of what a whole one would gain.
+            whole = ~cycle.live | (cycle.products == self.restart)
+            stalled = going & (after > tolerance) & (after > 0.99 * before) & whole
+            reasons = reasons.masked_fill(stalled, int(ReturnCode.STALLED))
+            reasons = reasons.masked_fill(broken, int(ReturnCode.NONFINITE))
+            going = going & (after > tolerance) & ~stalled & ~broken
+            if cycle.products == 0 or not bool(going.any()):
+                result.reason = ReturnCode.STALLED  # those above the tolerance all are
                 break
-            if bool((after > 0.99 * before)[unsolved].all()):
-                result.reason = ReturnCode.STALLED
-                break
+        known = torch.isfinite(result.residual)[:, None]
+        result.x = torch.where(known, right(x.to(dtype)), torch.nan)
+        result.reasons = reasons
         return result

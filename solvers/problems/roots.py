@@ -16,6 +16,7 @@ from solvers.problems.common import (
     Seed,
     generator,
     normal,
+    reference,
     with_eigenvalues,
 )
 
@@ -50,9 +51,11 @@ def affine_root(
         (A,),
         solutions=(solution,),
         name="affine_root",
+        jacobian=lambda z, b, A: A.expand(len(z), dim, dim),
     )
 
 
+@reference("SciML, NonlinearProblemLibrary: quadratic")
 def quadratic_root(
     *, batch: Batch = 8, dim: Dim = 10, dtype: Dtype = "float32", seed: Seed = 0
 ) -> RootProblem:
@@ -71,9 +74,29 @@ def quadratic_root(
         z0,
         solutions=(torch.full_like(z0, 2**0.5),),
         name="quadratic_root",
+        jacobian=lambda z: torch.diag_embed(2 * z),
+        traps=("many_roots",),
     )
 
 
-quadratic_root.reference = (  # type: ignore[attr-defined]  # printed by `deq problems`
-    "SciML, NonlinearProblemLibrary: quadratic"
-)
+def infeasible(
+    *, batch: Batch = 8, dim: Dim = 10, dtype: Dtype = "float32", seed: Seed = 0
+) -> RootProblem:
+    """g(z) = z² + 1, number by number: no root, and the residual is never below √dim.
+
+    Parameters
+    ----------
+    batch, dim
+        Shape of the state.
+    dtype, seed
+        Of the start, 1 + N(0, 0.1²).
+    """
+    z0 = (1 + 0.1 * normal(generator(seed), batch, dim)).to(DTYPES[dtype])
+    return RootProblem(
+        lambda z: z * z + 1,
+        z0,
+        samples_independent=True,
+        name="infeasible",
+        jacobian=lambda z: torch.diag_embed(2 * z),
+        traps=("no_root", "local_minimum"),
+    )

@@ -9,13 +9,18 @@ from torch import Tensor, nn
 import solvers
 from implicit.gradients.implicit import adjoint_registry
 from solvers import ForeignSolver
+from solvers.extensions.peer import installed
 
-ALL = solvers.registry.names()
+ALL = [
+    n
+    for n in solvers.registry.names()
+    if installed(getattr(solvers.registry.factory(n), "package", "torch"))
+]
 FOREIGN = [n for n in ALL if issubclass(solvers.registry.factory(n), ForeignSolver)]  # type: ignore[arg-type]
 OURS = [n for n in ALL if n not in FOREIGN]
 # Those whose steps can be differentiated: the chain's are those of its parts.
 NATIVE = [n for n in OURS if n != "fallback"]
-ADJOINTS = ["gmres", "dense", "anderson", "broyden", "picard"]
+ADJOINTS = ["gmres", "bicgstab", "neumann", "dense", "anderson", "broyden", "picard"]
 
 every_adjoint = pytest.mark.parametrize("adjoint", ADJOINTS)
 

@@ -29,7 +29,7 @@ def layer_of(gradient: Any, solver: Any, evaluations: int) -> DEQ:
         gradient=gradient,
         reltol=0.0,
         max_evaluations=evaluations,
-        fixed_budget=not solver.name.startswith(("scipy", "torch", "fallback")),
+        fixed_budget=not solver.name.startswith(("scipy", "torch", "xitorch", "fallback")),
     )
 
 
@@ -61,7 +61,9 @@ def test_unrolled_keeps_more_with_each_evaluation(name: str) -> None:
     assert two - one >= 12 * B * D * 8  # at least a state an evaluation
     growth = (three - two) / (two - one)
     if name == "broyden":
-        assert 1.0 < growth < 2.0
+        # Quadratic in vectors, 1.7; cubic in the small matrices beside them, 2.7, which count in
+        # a state as small as this one.
+        assert 1.0 < growth < 2.7
     else:
         assert growth == pytest.approx(1.0, abs=0.05)  # one buffer more or less
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import solvers
 from solvers import FixedPointProblem, ForeignSolver, ReturnCode, RootProblem, Solution
+from solvers.extensions.peer import installed
+from solvers.linear.gmres import arnoldi_solve
 from solvers.problem import Layout, Problem
 from solvers.problems import registry as problems
 
 EPS = {"float32": torch.finfo(torch.float32).eps, "float64": torch.finfo(torch.float64).eps}
 
-ALL = solvers.registry.names()
+# Those of a package that is not there, as xitorch for a later Python, are test_extensions.py's.
+ALL = [
+    n
+    for n in solvers.registry.names()
+    if installed(getattr(solvers.registry.factory(n), "package", "torch"))
+]
 FOREIGN = [n for n in ALL if issubclass(solvers.registry.factory(n), ForeignSolver)]  # type: ignore[arg-type]
 # Those that our loop iterates, the chain of them included.
 OURS = [n for n in ALL if n not in FOREIGN]
@@ -159,3 +170,80 @@ def tanh_map(
     problem = problems.get("tanh", batch=batch, dim=dim, scale=scale, seed=seed, dtype=dtype)
     assert isinstance(problem, FixedPointProblem)
     return replace(problem, samples_independent=True)
+
+
+# -- reads of the device ---------------------------------------------------------------------------
+
+
+def as_on_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the solvers take the CPU for a device whose numbers are costly to read."""
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("solvers"):
+            continue
+        if hasattr(module, "free_reads"):
+            monkeypatch.setattr(module, "free_reads", lambda x: False)
+        if hasattr(module, "any_of"):  # which says yes where finding out would be a read
+            monkeypatch.setattr(module, "any_of", lambda mask: True)
+        if hasattr(module, "arnoldi_solve"):  # which never looks there, unless it is told to
+            never = functools.partial(arnoldi_solve, read_every=0)
+            monkeypatch.setattr(module, "arnoldi_solve", never)
+
+
+# Operations that wait for the device inside torch: sizes that depend on the numbers, and
+# decompositions that check whether they succeeded. Not those ending in _ex, which leave that open.
+WAITING = {
+    "_linalg_check_errors",
+    "_linalg_eigh",
+    "_linalg_svd",
+    "_local_scalar_dense",
+    "equal",
+    "linalg_eig",
+    "linalg_lstsq",
+    "masked_select",
+    "nonzero",
+}
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for which the host waits."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        masks = args[1] if name in {"index", "index_put", "index_put_"} else ()
+        if name in WAITING or any(m is not None and m.dtype == torch.bool for m in masks):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def reads() -> Iterator[list[str]]:
+    """Note all that would be a read of an accelerator: of a number, of a copy, or inside torch."""
+    seen: list[str] = []
+    names = ["tolist", "numpy", "cpu"]
+    kept = {n: getattr(Tensor, n) for n in names}
+    fetched: dict[int, Tensor] = {}
+    try:
+        for n, method in kept.items():
+
+            def noted(self: Tensor, *args: Any, _n: str = n, _m: Any = method) -> Any:
+                if _n == "cpu":
+                    seen.append(_n)
+                    copy = self.detach().clone()
+                    fetched[id(copy)] = copy
+                    return copy
+                if id(self) not in fetched:  # what was copied to the host is read there
+                    seen.append(_n)
+                return _m(self, *args)
+
+            setattr(Tensor, n, noted)
+        with Waits(seen):
+            yield seen
+    finally:
+        for n, method in kept.items():
+            setattr(Tensor, n, method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,18 @@ from maps import codes, instrumented, sub, tanh_map
 from torch import Tensor
 
 import solvers
-from solvers import Anderson, Broyden, Fallback, FixedPointProblem, NewtonKrylov, Picard, ReturnCode
+from solvers import (
+    Anderson,
+    Broyden,
+    Fallback,
+    FixedPointProblem,
+    Newton,
+    NewtonKrylov,
+    Picard,
+    ReturnCode,
+    RootProblem,
+)
+from solvers.problems import registry
 
 
 def mixed() -> FixedPointProblem:
@@ -42,8 +54,10 @@ def test_the_next_solver_takes_over_what_is_unsolved() -> None:
     assert stats.iterations == sum(a.stats.iterations for a in solution.attempts)
     assert stats.seconds == pytest.approx(sum(a.stats.seconds for a in solution.attempts))
     assert stats.history_bytes == max(a.stats.history_bytes or 0 for a in solution.attempts)
-    # What was solved costs one more look.
-    assert (second.stats.sample_evaluations[[0, 2]] <= 1).all()
+    # What was solved costs nothing more, and stands as it was.
+    assert (second.stats.sample_evaluations[[0, 2]] == 0).all()
+    assert codes(second) == [ReturnCode.SUCCESS] * 3
+    assert torch.equal(second.residual[[0, 2]], first.residual[[0, 2]])
 
 
 def test_a_chain_that_is_not_needed_costs_nothing() -> None:
@@ -80,10 +94,90 @@ def test_the_best_of_all_attempts_is_returned() -> None:
 
 def test_the_default() -> None:
     solution = solvers.solve(tanh_map(batch=2), reltol=1e-6)
-    assert solution.solver == Fallback((Anderson(), Broyden(), NewtonKrylov()))
+    assert solution.solver == Fallback((Broyden(), NewtonKrylov(), Newton()))
     assert solution.solver.name == "fallback"
     assert solution.success
-    assert "NewtonKrylov()" in (solvers.solve.__doc__ or "")
+    assert "Newton()" in (solvers.solve.__doc__ or "")
+
+
+def test_the_default_leaves_out_what_does_not_fit() -> None:
+    # No root: everyone fails, and Newton is not asked for a Jacobian of 2100 × 2100 numbers.
+    problem = RootProblem(lambda z: z * z + 1, torch.ones(1, 2100))
+    solution = solvers.solve(problem, max_evaluations=40)
+    assert [a.solver.name for a in solution.attempts] == ["broyden", "newton_krylov"]
+    # Who asks for it by name hears that it does not fit.
+    with pytest.raises(ValueError, match="more than max_dim=2048"):
+        solvers.solve(problem, Fallback((Picard(), Newton())), max_evaluations=40)
+
+
+def test_who_was_stuck_begins_anew_and_who_was_slow_goes_on() -> None:
+    # Sample 0 diverges under plain iteration, sample 1 is slow (rate 0.99).
+    slope = torch.tensor([[-3.0], [0.99]], dtype=torch.float64)
+    z0 = torch.ones(2, 1, dtype=torch.float64)
+    problem, calls = instrumented(
+        FixedPointProblem(lambda z, a: a * z + 1, z0, (slope,), samples_independent=True)
+    )
+    solution = solvers.solve(
+        problem, Fallback((Picard(), Anderson())), reltol=1e-9, max_evaluations=100
+    )
+    assert solution.success
+    first, second = solution.attempts
+    assert codes(first) == [ReturnCode.DIVERGED, ReturnCode.MAX_EVALUATIONS]
+    begun = calls.points[first.stats.evaluations]
+    assert torch.equal(begun[0], z0[0])
+    assert torch.equal(begun[1], first.value[1])  # type: ignore[arg-type, index]
+    assert (
+        second.stats.sample_evaluations.tolist()
+        == (calls.samples - first.stats.sample_evaluations).tolist()
+    )
+
+
+def test_a_root_is_measured_by_its_first_residual_in_every_attempt() -> None:
+    problem = RootProblem(lambda z: 0.01 * (z**3 - 8), torch.full((1, 1), 3.0).double())
+    solution = solvers.solve(
+        problem, Fallback((Picard(mixing=0.1), Newton())), reltol=1e-6, max_evaluations=20
+    )
+    assert solution.success
+    assert len(solution.attempts) == 2
+    assert float(solution.scale) == pytest.approx(0.19)
+
+
+def test_a_scale_goes_with_its_sample() -> None:
+    scale = torch.tensor([1.0, 1e-3, 5.0], dtype=torch.float64)
+    solution = solvers.solve(mixed(), Fallback((Picard(), Anderson())), reltol=1e-6, scale=scale)
+    assert solution.success
+    assert torch.equal(solution.scale, scale)
+    assert (solution.residual <= 1e-6 * scale).all()
+
+
+def test_an_inverse_goes_on_to_the_next_solver() -> None:
+    problem = registry.get("tanh", batch=2, dim=100, injection=0.3, scale=1.1, dtype="float64")
+    problem = replace(problem, samples_independent=True)  # type: ignore[type-var]
+    keywords: Any = {"reltol": 1e-9, "max_evaluations": 60}
+    chain = solvers.solve(problem, Fallback((Broyden(), NewtonKrylov(inner=100))), **keywords)
+    assert chain.success
+    first, second = chain.attempts
+    assert set(codes(first)) == {ReturnCode.MAX_EVALUATIONS}
+    start = replace(first, inverse=None)
+    alone = solvers.solve(problem, NewtonKrylov(inner=100), start=start, **keywords)
+    assert alone.success
+    assert second.stats.jvps < 0.7 * alone.stats.jvps
+    # Who does not ask for it does not keep it.
+    assert chain.inverse is None
+    assert all(a.inverse is None for a in chain.attempts)
+    kept = solvers.solve(problem, Fallback((Broyden(),)), keep_inverse=True, reltol=1e-6)
+    assert kept.inverse is not None
+
+
+def test_residuals_of_each_sample_are_traced_in_every_attempt() -> None:
+    solution = solvers.solve(
+        mixed(), Fallback((Picard(), Anderson())), reltol=1e-9, trace="per_sample"
+    )
+    second = solution.attempts[1]
+    assert second.trace is not None
+    assert second.trace.residual.shape == (len(second.trace.evaluations), 3)
+    # The spared ones stand at what they reached.
+    assert torch.allclose(second.trace.residual[-1].double(), second.residual.double())
 
 
 @pytest.mark.parametrize("outer", ["scipy_broyden1", "torch_lbfgs"])

@@ -32,6 +32,8 @@ every_problem = pytest.mark.parametrize("which", registry.names())
 RELTOL = {"float32": 1e-4, "float64": 1e-8}
 # Generous for a contraction of rate 0.9: plain iteration needs 180 to 1e-8.
 BUDGET = 400
+# What these add to the squares of the residuals keeps them from small ones for a long time.
+ABSOLUTE_RIDGE = ["torchdeq_anderson", "xitorch_anderson"]
 # Where no method promises anything the budget only has to be honest about itself.
 SMALL_BUDGET = 30
 
@@ -85,7 +87,7 @@ def test_right_or_honest(name: str, which: str, dtype: str, batch: int) -> None:
     tolerance = RELTOL[dtype] * solution.scale
     success = solution.retcode == ReturnCode.SUCCESS
     assert torch.equal(success, solution.residual <= tolerance)
-    if contraction:
+    if contraction and name not in ABSOLUTE_RIDGE:
         assert success.all(), solution.message
     assert stats.evaluations <= solution.settings.max_evaluations
 

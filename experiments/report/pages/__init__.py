@@ -15,6 +15,9 @@ __all__ = ["PAGES", "Page", "page_of"]
 
 PAGES = {
     "compare": "experiments.report.pages.compare",
+    "limit": "experiments.report.pages.limit",
+    "overhead": "experiments.report.pages.overhead",
+    "problems": "experiments.report.pages.problems",
 }
 _GENERAL = "experiments.report.pages.general"
 

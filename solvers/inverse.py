@@ -1,0 +1,135 @@
+"""What a solver has learnt of the inverse of I − J: an operator that others may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from solvers.history import combine, inner, small_dtype
+
+
+@runtime_checkable
+class Inverse(Protocol):
+    """An estimate of (I − J(z*))⁻¹ for each sample.
+
+    Implementations are named tuples of tensors whose first axis is the batch, so that one may be
+    part of a solver's state, and the loop restricts it to the samples that go on.
+    """
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return the estimate of (I − J)⁻¹ v, for v (B, D)."""
+
+    def transpose(self, u: Tensor) -> Tensor:
+        """Return the estimate of (I − J)⁻ᵀ u, for u (B, D)."""
+
+
+class LowRank(NamedTuple):
+    """σ I + Yᵀ E X: what the quasi-Newton methods know, Broyden's and Anderson's alike.
+
+    Attributes
+    ----------
+    scale
+        (B,) σ.
+    left
+        (B, k, D) the rows of Y.
+    middle
+        (B, k, l) E, in float64.
+    right
+        (B, l, D) the rows of X; it may share memory with ``left``.
+    """
+
+    scale: Tensor
+    left: Tensor
+    middle: Tensor
+    right: Tensor
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return the estimate of (I − J)⁻¹ v, for v (B, D)."""
+        return _apply(self.scale, self.left, self.middle, self.right, v)
+
+    def transpose(self, u: Tensor) -> Tensor:
+        """Return the estimate of (I − J)⁻ᵀ u, for u (B, D)."""
+        return _apply(self.scale, self.right, self.middle.transpose(1, 2), self.left, u)
+
+    def reduced(self, rank: int) -> LowRank:
+        """Return the nearest operator of the form σ I + UᵀV with U and V of ``rank`` rows, or less.
+
+        The singular value decomposition of YᵀEX comes from the Gram matrices of the rows, scaled
+        to unit length.
+        """
+        rank = min(rank, self.left.shape[1], self.right.shape[1])
+        if not rank:
+            left, right = self.left[:, :0], self.right[:, :0]
+            return LowRank(self.scale, left, self.middle[:, :0, :0], right)
+        left, before = _units(self.left)
+        right, after = _units(self.right)
+        core = before[:, :, None] * self.middle * after[:, None, :]
+        root_left, root_right = _root(left), _root(right)
+        small = torch.nan_to_num(root_left.mT @ core @ root_right, posinf=0.0, neginf=0.0)
+        a, sigma, bt = torch.linalg.svd(small, full_matrices=False)
+        a, sigma, b = a[:, :, :rank], sigma[:, None, :rank], bt.mT[:, :, :rank]
+        inverse = torch.where(sigma > 0, sigma, 1.0).reciprocal() * (sigma > 0)
+        u = (core @ root_right @ b).mT.to(left.dtype) @ left
+        v = (core.mT @ root_left @ a * inverse).mT.to(right.dtype) @ right
+        eye = torch.eye(rank, dtype=core.dtype, device=core.device).expand(len(core), rank, rank)
+        return LowRank(self.scale, u, eye, v)
+
+
+def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the vectors (B, k, D) at unit length, and their lengths (B, k) in float64."""
+    length = torch.linalg.vector_norm(vectors, dim=2)
+    safe = torch.where(length > 0, length, 1.0)
+    return vectors / safe[:, :, None], length.to(small_dtype(vectors))
+
+
+def _root(units: Tensor) -> Tensor:
+    """Return R (B, k, k) with R Rᵀ the Gram matrix of the vectors (B, k, D)."""
+    # A sample that is not finite any more fails by itself: a decomposition would raise for all.
+    gram = (units @ units.mT).to(small_dtype(units))
+    gram = torch.nan_to_num(gram, posinf=0.0, neginf=0.0)
+    values, vectors = torch.linalg.eigh(gram)
+    root: Tensor = vectors * values.clamp(min=0)[:, None, :].sqrt()
+    return root
+
+
+def _apply(scale: Tensor, left: Tensor, middle: Tensor, right: Tensor, v: Tensor) -> Tensor:
+    x = v.to(right.dtype)
+    image = scale[:, None].to(x.dtype) * x
+    if left.shape[1]:
+        found = inner(x, right).to(middle.dtype) @ middle.transpose(1, 2)
+        image = combine(image, found, left)
+    return image.to(v.dtype)
+
+
+def gathered(pieces: Sequence[tuple[Tensor, LowRank]], batch: int) -> LowRank | None:
+    """Return the one operator of a batch whose samples (index tensors) have one each.
+
+    Shorter ones are padded with zeros. ``None`` if there are no pieces.
+    """
+    if not pieces:
+        return None
+    if len(pieces) == 1 and len(pieces[0][0]) == batch:
+        return pieces[0][1]
+    first = pieces[0][1]
+    k = max(p.left.shape[1] for _, p in pieces)
+    m = max(p.right.shape[1] for _, p in pieces)
+    dim = first.left.shape[2]
+    scale = first.scale.new_ones(batch)
+    left, right = first.left.new_zeros(batch, k, dim), first.right.new_zeros(batch, m, dim)
+    middle = first.middle.new_zeros(batch, k, m)
+    for rows, piece in pieces:
+        scale[rows] = piece.scale
+        left[rows, : piece.left.shape[1]] = piece.left
+        right[rows, : piece.right.shape[1]] = piece.right
+        middle[rows, : piece.middle.shape[1], : piece.middle.shape[2]] = piece.middle
+    return LowRank(scale, left, middle, right)
+
+
+def identity(z: Tensor) -> LowRank:
+    """Return the identity on states like z (B, D): what plain iteration takes for the inverse."""
+    none = z.new_zeros(z.shape[0], 0, z.shape[1])
+    small = torch.zeros(z.shape[0], 0, 0, dtype=torch.float64, device=z.device)
+    return LowRank(torch.ones_like(z[:, 0]), none, small, none)

@@ -1,0 +1,89 @@
+"""An orthonormal basis a sample, that grows by a vector a product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solvers.linear.base import Product
+
+
+class Basis:
+    """Orthonormal vectors of each sample.
+
+    The buffer doubles when it is full, so that nothing is allocated long before it is needed; when
+    grad is enabled nothing is written in place.
+
+    Parameters
+    ----------
+    first
+        (B, D) the first vector of each sample.
+    """
+
+    def __init__(self, first: Tensor) -> None:
+        self._buffer, self._used = first[:, None], 1
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, k, D) the vectors."""
+        return self._buffer[:, : self._used]
+
+    @property
+    def newest(self) -> Tensor:
+        """(B, D) the last vector."""
+        return self._buffer[:, self._used - 1]
+
+    @property
+    def nbytes(self) -> int:
+        """What the buffer takes, in bytes."""
+        return self._buffer.untyped_storage().nbytes()
+
+    def push(self, vector: Tensor) -> None:
+        """Append a vector (B, D)."""
+        if torch.is_grad_enabled():
+            self._buffer = torch.cat((self.vectors, vector[:, None]), dim=1)
+        else:
+            if self._used == self._buffer.shape[1]:
+                rows, old, dim = self._buffer.shape
+                grown = self._buffer.new_empty(rows, max(2 * old, 8), dim)
+                grown[:, :old] = self._buffer
+                self._buffer = grown
+            self._buffer[:, self._used] = vector
+        self._used += 1
+
+    def orthogonalise(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Split a vector (B, D) into what is orthogonal to the basis (B, D) and coordinates (B, k).
+
+        Classical Gram–Schmidt, twice: two passes over the basis each, in four kernels.
+        """
+        # As rows: batched products with columns are an order of magnitude slower on a CPU.
+        V, q = self.vectors, vector[:, None]
+        first = q @ V.mT
+        q = torch.baddbmm(q, first, V, alpha=-1)
+        second = q @ V.mT
+        q = torch.baddbmm(q, second, V, alpha=-1)
+        return q[:, 0], (first + second)[:, 0]
+
+
+def widened(product: Product, b: Tensor) -> tuple[Product, Tensor]:
+    """Return product and b (B, D) such that all but the product itself is in float32 or better."""
+    dtype = b.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        return product, b
+    return lambda v: product(v.to(dtype)).float(), b.float()
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Return the inner products (B, 1) of the rows of x and y (B, D)."""
+    return (x * y).sum(dim=1, keepdim=True)
+
+
+def length(x: Tensor) -> Tensor:
+    """Return the lengths (B,) of the rows of x (B, D), with finite derivatives at a zero row."""
+    size: Tensor
+    if not torch.is_grad_enabled():
+        size = torch.linalg.vector_norm(x, dim=1)
+        return size
+    zero = (x.detach() == 0).all(dim=1)
+    size = torch.linalg.vector_norm(torch.where(zero[:, None], 1.0, x), dim=1)
+    return size.masked_fill(zero, 0.0)
