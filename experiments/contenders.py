@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,16 +164,16 @@ def bare(problem: FixedPointProblem, evaluations: int) -> Callable[[], State]:
 
 
 def ours(
-    problem: FixedPointProblem, contender: Contender, evaluations: int, *, compiled: bool
+    problem: FixedPointProblem, contender: Contender, evaluations: int
 ) -> Callable[[], Solution]:
     """Return the solve of a contender of ours, at so many evaluations."""
     solver = contender.solver
-    more: dict[str, Any] = {"fixed_budget": contender.kind == "fixed"}
-    if compiled and "compile" in inspect.signature(solvers.solve).parameters:
-        more["compile"] = True
+    fixed = contender.kind == "fixed"
 
     def run() -> Solution:
-        return solvers.solve(problem, solver, reltol=0.0, max_evaluations=evaluations, **more)
+        return solvers.solve(
+            problem, solver, reltol=0.0, max_evaluations=evaluations, fixed_budget=fixed
+        )
 
     return run
 

@@ -70,7 +70,7 @@ class OverheadConfig:
         Solvers of ours, each timed with the usual checks and with a fixed budget; and torchdeq's,
         called directly. ``freezing`` is about ours alone.
     mode
-        ``eager``; ``compiled``: f by ``torch.compile``, for all alike, and our steps too;
+        ``eager``; ``compiled``: f by ``torch.compile``, for all alike;
         ``cuda_graph``: whatever can be captured is replayed from a CUDA graph.
     repeats, repeat_seconds
         Rounds, at most; none starts after so many seconds of them, five apart.
@@ -266,7 +266,7 @@ def counted(
             value, taken = solve()
         solution = teams.as_solution(problem, contender, value, taken)
     else:
-        run = teams.ours(quiet, contender, evaluations, compiled=False)
+        run = teams.ours(quiet, contender, evaluations)
         with as_on_a_gpu(), counts.counting():
             solution = run()
     # On a GPU a conversion is a copy to the host, which was counted as one.
@@ -307,7 +307,7 @@ def enter(
     if who.kind == "direct":
         action = teams.peers(timed, who, n)
     else:
-        action = teams.ours(timed, who, n, compiled=config.mode == "compiled")
+        action = teams.ours(timed, who, n)
         # On a GPU the loop polls as it does when it is timed, so that the counts are its own.
         solution = action()
     said = flag(solution, n)

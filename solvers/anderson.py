@@ -21,15 +21,21 @@ SIAM J. Optim. 30 (2020), for restarts and safeguards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.history import bordered, combine, corner, head, inner, room, small_dtype, table
+from solvers.history import by_numpy, combine, head, inner, room, small, small_dtype, table
 from solvers.inverse import LowRank
-from solvers.solver import Linearise, Solver
+from solvers.solver import Linearise, Solver, residual_at
+
+# The estimate of the inverse Jacobian takes a column for implied by newer ones below this sine.
+IMPLIED = 1e-2
+# A change of the residual is clear of its rounding when it is at least this part of it.
+CLEAR = 0.2
 
 
 class AndersonState(NamedTuple):
@@ -43,8 +49,11 @@ class AndersonState(NamedTuple):
         (B, capacity, D) ΔZ + ΔR, the differences of f, and ΔR. Slots are used in turn.
     steps
         (B, capacity, D) ΔZ, which type I alone needs.
-    gram
-        (B, n, n) of the columns, in float64: ΔRᵀΔR, or ΔZᵀΔR.
+    gram, weight
+        (B, capacity, capacity) of the columns, in float64: W ΔRᵀΔR W, or W ΔZᵀΔR W, with (B,
+        capacity) W that makes its diagonal 1; the weight of a column that is left out is 0.
+    rhs
+        (B, 1, n) the inner products of the rows of the window with the last residual.
     length
         (B,) the smallest ‖r‖ since the window was last emptied.
     used, newest
@@ -58,6 +67,8 @@ class AndersonState(NamedTuple):
     changes: Tensor
     steps: Tensor
     gram: Tensor
+    weight: Tensor
+    rhs: Tensor
     length: Tensor
     used: int
     newest: int
@@ -103,23 +114,23 @@ class Anderson(Solver):
         none = z.new_empty(z.shape[0], 0, z.shape[1])
         gram = torch.zeros(z.shape[0], 0, 0, dtype=small_dtype(z), device=z.device)
         length = gram.new_full((z.shape[0],), torch.inf)
-        return AndersonState(None, fz, fz, none, none, none, gram, length, 0, -1)
+        weight = gram.new_zeros(z.shape[0], 0)
+        rhs = none[:, :, :1].mT
+        return AndersonState(None, fz, fz, none, none, none, gram, weight, rhs, length, 0, -1)
 
     def step(
         self, state: AndersonState, z: Tensor, fz: Tensor, linearise: Linearise
     ) -> tuple[Tensor, AndersonState]:
         """Return the mixed point, and the windows with the newest differences."""
-        r = fz - z
+        r = residual_at(z, fz, linearise)
         plain = fz if self.mixing == 1 else z + self.mixing * r
-        if state.z is None:
-            state = state._replace(z=z, fz=fz, r=r)
-        else:
-            state = self._push(state, z, fz, r)
+        first = state.z is None
+        state = state._replace(z=z, fz=fz, r=r) if first else self._push(state, z, fz, r)
         if self.restart is not None:
             state = self._safeguard(state, r)
         if not state.used:
             return plain, state
-        gamma = self._coefficients(state, r)
+        gamma = self._coefficients(state)
         new = combine(plain, gamma, head(state.images, state.used), alpha=-1.0)
         if self.mixing != 1:
             new = combine(new, gamma, head(state.changes, state.used), alpha=1.0 - self.mixing)
@@ -153,71 +164,121 @@ class Anderson(Solver):
                 torch.sub(z, state.z, out=steps.select(1, slot))
         right = head(changes, used)
         left = right if two else head(steps, used)
-        row = inner(left.select(1, slot), right).to(state.gram.dtype)
-        column = row if two else inner(right.select(1, slot), left).to(row.dtype)
-        if two:
-            # The ridge is part of the matrix; a zero column gets a diagonal, so that γ is 0 there.
-            ridge = 10 * torch.finfo(changes.dtype).eps if self.ridge is None else self.ridge
-            row.select(2, slot).mul_(1 + ridge).add_(torch.finfo(row.dtype).tiny)
+        rhs = inner(r, left)
         if torch.is_grad_enabled():
-            gram = bordered(state.gram[:, old, old], row, column[:, :, :-1].mT)
+            gram, weight = self._scaled((left @ right.mT).to(state.gram.dtype), r.dtype)
         else:
             gram = table(state.gram, changes.shape[1], changes.shape[1])
-            head(gram.select(1, slot), used).copy_(row.squeeze(1))
-            head(gram.select(2, slot), used).copy_(column.squeeze(1))
+            weight = state.weight
+            if weight.shape[1] < changes.shape[1]:
+                weight = torch.nn.functional.pad(weight, (0, changes.shape[1] - weight.shape[1]))
+            row, column = self._products(state, r, rhs, slot, (left, right))
+            g, w = small(gram), small(weight)
+            w[:, slot] = unit = _unit(row[:, slot])
+            scale = w[:, :used] * unit[:, None]
+            g[:, slot, :used] = scale * row
+            g[:, :used, slot] = scale * column
+            # The ridge is part of the matrix; a zero column gets a diagonal, so that γ is 0 there.
+            if two:
+                g[:, slot, slot] = self._ridged(changes.dtype)
         return AndersonState(
-            z, fz, r, images, changes, steps, gram, state.length, used, newest=slot
+            z, fz, r, images, changes, steps, gram, weight, rhs, state.length, used, newest=slot
         )
+
+    def _products(
+        self,
+        state: AndersonState,
+        r: Tensor,
+        rhs: Tensor,
+        slot: int,
+        windows: tuple[Tensor, Tensor],
+    ) -> tuple[Any, Any]:
+        """Return the new row and column (B, n) of ΔRᵀΔR, or of ΔZᵀΔR.
+
+        The change of the residual is the difference of two right-hand sides: where it is not much
+        smaller than the residual, the difference of these loses no more than the ridge forgives,
+        and the window is read once less.
+        """
+        left, right = windows
+        new = right.select(1, slot)
+        if self.kind == "I":
+            return small(inner(left.select(1, slot), right))[:, 0], small(inner(new, left))[:, 0]
+        if by_numpy(r) and r.dtype == torch.float32 and self.ridge is None:
+            change = torch.linalg.vector_norm(new, dim=1).numpy()
+            size = torch.linalg.vector_norm(r, dim=1).numpy()
+            if (change >= CLEAR * size).all():
+                row = rhs.numpy()[:, 0].astype(np.float64)
+                known = state.rhs.shape[2]
+                row[:, :known] -= state.rhs.numpy()[:, 0]
+                row[:, slot] = change.astype(np.float64) ** 2
+                return row, row
+        row = small(inner(new, right))[:, 0]
+        return row, row
+
+    def _ridged(self, dtype: torch.dtype) -> float:
+        """Return the diagonal of the scaled Gram matrix."""
+        ridge = 10 * torch.finfo(dtype).eps if self.ridge is None else self.ridge
+        return 1.0 + ridge
+
+    def _scaled(self, gram: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the matrix (B, n, n) scaled, with its ridge, and the weights (B, n)."""
+        size = torch.diagonal(gram, dim1=1, dim2=2)
+        weight = _unit(size)
+        scaled = weight[:, :, None] * gram * weight[:, None, :]
+        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+        diagonal = size.sign() if self.kind == "I" else self._ridged(dtype)
+        return scaled * (1 - eye) + torch.diag_embed(torch.zeros_like(size) + diagonal), weight
 
     def _safeguard(self, state: AndersonState, r: Tensor) -> AndersonState:
         """Return the windows, emptied where the residual grew far above its smallest."""
         size = torch.linalg.vector_norm(r.detach(), dim=1).to(state.length.dtype)
         astray = size > self.restart * state.length  # type: ignore[operator]  # not None here
-        # An emptied column is one so long that its coefficient is nothing.
-        endless = torch.finfo(state.gram.dtype).max ** 0.5
-        empty = endless * torch.eye(state.gram.shape[1], dtype=state.gram.dtype, device=r.device)
-        gram = torch.where(astray[:, None, None], empty, state.gram)
+        weight = torch.where(astray[:, None], 0.0, state.weight)
         length = torch.where(astray, size, torch.minimum(size, state.length))
-        return state._replace(gram=gram, length=length)
+        return state._replace(weight=weight, length=length)
 
-    def _coefficients(self, state: AndersonState, r: Tensor) -> Tensor:
+    def _coefficients(self, state: AndersonState) -> Any:
         """Return γ (B, 1, n)."""
         n = state.used
-        rows = state.changes if self.kind == "II" else state.steps
-        gram = corner(state.gram, n)
-        rhs = inner(r, head(rows, n)).to(gram.dtype).transpose(1, 2)
-        if self.kind == "I":
-            gamma, failed = _general_solve(gram, rhs)
-        else:
-            if self.filter:
-                gram, rhs = self._filtered(gram, rhs, state.newest)
-            factor, failed = torch.linalg.cholesky_ex(gram)
-            gamma = torch.cholesky_solve(rhs, factor)
-        # Columns that say nothing but noise: plain iteration for once.
-        gamma = gamma.masked_fill((failed > 0).view(-1, 1, 1), 0.0)
-        return gamma.transpose(1, 2)
+        matrix, weight = small(state.gram)[:, :n, :n], small(state.weight)[:, :n]
+        rhs = weight[:, None] * small(state.rhs)
+        if self.filter and self.kind == "II":
+            matrix, kept = self._filtered(matrix, state.newest, self.filter)
+            rhs, weight = rhs * kept, weight * kept[:, 0]
+        return weight[:, None] * _solved(matrix, rhs)
 
-    def _filtered(self, gram: Tensor, rhs: Tensor, newest: int) -> tuple[Tensor, Tensor]:
-        """Return the system without the columns that are nearly in the span of newer ones."""
-        n = gram.shape[1]
+    def _filtered(self, matrix: Any, newest: int, least: float) -> tuple[Any, Any]:
+        """Return the matrix without the columns nearly in the span of newer ones, (B, 1, n) those.
+
+        What is left of a column beside the newer ones is on the diagonal of a Cholesky factor.
+        """
+        n = matrix.shape[1]
         order = [(newest - k) % n for k in range(n)]
-        factor, _ = torch.linalg.cholesky_ex(gram[:, order][:, :, order])
-        diagonal = torch.diagonal(gram, dim1=1, dim2=2)
         back = [order.index(k) for k in range(n)]
-        sines = torch.diagonal(factor, dim1=1, dim2=2)[:, back] * diagonal.rsqrt()
-        kept = (sines > self.filter).to(gram.dtype)
-        both = kept[:, :, None] * kept[:, None, :]
-        return gram * both + torch.diag_embed((1 - kept) * diagonal), rhs * kept[:, :, None]
+        whole = torch.as_tensor(matrix)
+        factor, _ = torch.linalg.cholesky_ex(whole[:, order][:, :, order])
+        sines = torch.diagonal(factor, dim1=1, dim2=2)[:, back]
+        kept = (sines > least).to(whole.dtype)[:, None]
+        eye = torch.eye(n, dtype=whole.dtype, device=whole.device)
+        left = whole * kept * kept.mT + eye * (1 - kept)
+        return (left, kept) if isinstance(matrix, Tensor) else (left.numpy(), kept.numpy())
 
     def inverse(self, state: AndersonState) -> LowRank | None:
-        """Return the multisecant estimate β I − (ΔZ + β ΔR) (ΔRᵀΔR)⁻¹ ΔRᵀ."""
+        """Return the multisecant estimate β I − (ΔZ + β ΔR) (ΔRᵀΔR)⁻¹ ΔRᵀ.
+
+        A step needs the product with r alone, whatever the condition; an operator for any vector
+        does without the columns that newer ones all but imply (type I: small singular values).
+        """
         n = state.used
         if not n:
             return None
-        gram = state.gram[:, :n, :n]
-        weight = _weights(gram)
-        scaled = weight[:, :, None] * gram * weight[:, None, :]
-        middle = torch.nan_to_num(torch.linalg.inv_ex(scaled)[0])
+        weight = state.weight[:, :n]
+        gram = torch.nan_to_num(state.gram[:, :n, :n], posinf=0.0, neginf=0.0)
+        if self.kind == "I":
+            middle = torch.linalg.pinv(gram, rtol=IMPLIED**4)
+        else:
+            gram, kept = self._filtered(gram, state.newest, max(self.filter, IMPLIED))
+            middle = torch.nan_to_num(torch.linalg.inv_ex(gram)[0]) * kept * kept.mT
         middle = -weight[:, :, None] * middle * weight[:, None, :]
         images, changes = state.images[:, :n], state.changes[:, :n]
         left = images if self.mixing == 1 else images - (1 - self.mixing) * changes
@@ -226,15 +287,23 @@ class Anderson(Solver):
         return LowRank(scale, left, middle, right)
 
 
-def _weights(gram: Tensor) -> Tensor:
-    """Return (B, n) what scales the matrices to a diagonal near 1."""
-    size = torch.linalg.vector_norm(gram, dim=2)
-    return torch.where(size > 0, size, 1.0).rsqrt()
+def _unit(size: Any) -> Any:
+    """Return 1/√|size|, of 0 a number that leaves a column of zeros as it is."""
+    if isinstance(size, Tensor):  # with a derivative that is finite at zero
+        return torch.where(size == 0, 1.0, size.abs()).rsqrt()
+    return np.where(size == 0, 1.0, abs(size)) ** -0.5
 
 
-def _general_solve(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the solution (B, n, 1) of a system that is not symmetric, and (B,) what failed."""
-    weight = _weights(matrix)[:, :, None]
-    solution, info = torch.linalg.solve_ex(weight * matrix * weight.mT, weight * rhs)
-    solution = weight * solution
-    return solution, info + (~torch.isfinite(solution).all(dim=1)[:, 0]).to(info.dtype)
+def _solved(matrix: Any, rhs: Any) -> Any:
+    """Return the solution (B, 1, n) of a scaled system with the right-hand side (B, 1, n).
+
+    It is 0, plain iteration for once, where there is none.
+    """
+    if isinstance(matrix, np.ndarray):
+        try:
+            found = np.linalg.solve(matrix, rhs.mT).mT
+        except np.linalg.LinAlgError:  # of one sample; torch solves the others
+            return _solved(torch.from_numpy(matrix), torch.from_numpy(rhs)).numpy()
+        return found if np.isfinite(found.sum()) else np.where(np.isfinite(found), found, 0.0)
+    solution = torch.linalg.solve_ex(matrix, rhs.mT)[0].mT
+    return torch.where(torch.isfinite(solution), solution, 0.0)

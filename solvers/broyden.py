@@ -29,13 +29,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.history import bordered, combine, inner, room, small_dtype, table
+from solvers.history import bordered, combine, dot, inner, room, small_dtype, table
 from solvers.inverse import Inverse, LowRank
 from solvers.options import OptionError
-from solvers.solver import Linearise, Solver, free_reads
+from solvers.solver import Linearise, Solver, free_reads, residual_at
 
-# Of a window of w updates, 2 w vectors, the reduction keeps this part as a base of rank 0.7 w.
-KEPT = 0.7
+# Of a window of w updates, 2 w vectors, the reduction keeps this part as a base.
+KEPT = 0.6
 # The line search: the residual has to fall by this part of the step's square over the first one,
 DECREASE = 1e-4
 # the step is shortened by this factor, a trial that is not finite by the other,
@@ -90,6 +90,8 @@ class GoodState(NamedTuple):
         Vectors in use; q.
     scale
         (B,) σ.
+    r
+        (B, D) the last residual, if there is a window.
     search
         The line search, if one is asked for.
     """
@@ -100,6 +102,7 @@ class GoodState(NamedTuple):
     used: int
     rank: int
     scale: Tensor
+    r: Tensor
     search: Search | None
 
 
@@ -123,10 +126,10 @@ class Broyden(Solver):
     Parameters
     ----------
     window
-        Rank of the estimate that is kept, in 2 · ``window`` vectors; ``None`` keeps all, one vector
-        an iteration.
+        Rank of the estimate that is kept, in 2 · ``window`` vectors, at least 5; ``None`` keeps
+        all, one vector an iteration.
     reduction
-        What makes room in a full window: ``"svd"`` keeps the largest 70 % of the singular values,
+        What makes room in a full window: ``"svd"`` keeps the largest 60 % of the singular values,
         ``"restart"`` begins anew from the identity at the current point.
     kind
         ``"good"`` changes the Jacobian least, ``"bad"`` its inverse (2 vectors an iteration).
@@ -159,7 +162,7 @@ class Broyden(Solver):
             return BadState(None, fz, none, none, 0, scale)
         gram = torch.zeros(z.shape[0], 0, 0, dtype=small_dtype(z), device=z.device)
         factor = gram.new_zeros(z.shape[0], 1, 0)
-        return GoodState(none, gram, factor, 0, 0, scale, None)
+        return GoodState(none, gram, factor, 0, 0, scale, z.new_empty(z.shape[0], 0), None)
 
     def resume(self, z: Tensor, fz: Tensor, inverse: Inverse) -> GoodState | BadState:
         """Return K = the given estimate, if it is one that quasi-Newton methods share."""
@@ -181,11 +184,12 @@ class Broyden(Solver):
         self, state: GoodState | BadState, z: Tensor, fz: Tensor, linearise: Linearise
     ) -> tuple[Tensor, GoodState | BadState]:
         """Return z + λ K r, with K updated by the last step."""
+        r = residual_at(z, fz, linearise)
         if isinstance(state, BadState):
-            return self._bad(state, z, fz - z)
+            return self._bad(state, z, r)
         if self.line_search:
-            return self._searched(state, z, fz - z)
-        direction, state = self._direction(state, fz - z, None)
+            return self._searched(state, z, r)
+        direction, state = self._direction(state, r, None)
         return z + direction, state
 
     # -- the good method ---------------------------------------------------------------------------
@@ -197,8 +201,11 @@ class Broyden(Solver):
 
         Rejected samples (B,) keep their direction, and learn nothing.
         """
-        if self.window is not None and state.used >= max(2 * self.window, 2 * state.rank + 2):
-            state = self._reduced(state)
+        if self.window is not None:
+            if state.used >= max(self._most, 2 * state.rank + 2):
+                return self._renewed(state, r, rejected)
+            last = r if rejected is None else torch.where(rejected[:, None], state.r, r)
+            state = state._replace(r=last)
         q, used = state.rank, state.used
         n = used - 2 * q
         shift = None if state.search is None else state.search.shortened.unsqueeze(1)
@@ -277,7 +284,7 @@ class Broyden(Solver):
             row = torch.cat((following @ factor[:, 1:], torch.ones_like(unit)[:, :, None]), dim=2)
             factor = bordered(factor, row * unit[:, :, None])
         else:
-            vectors = room(state.vectors, used, None if self.window is None else 2 * self.window)
+            vectors = room(state.vectors, used, None if self.window is None else self._most)
             vectors.select(1, used).copy_(new)
             capacity = vectors.shape[1]
             gram = table(state.gram, capacity, capacity)
@@ -294,14 +301,46 @@ class Broyden(Solver):
 
     @property
     def _kept(self) -> int:
-        return int(KEPT * (self.window or 0))
+        """The rank that a reduction keeps, beside the newest update and a direction."""
+        if self.window is None or self.reduction == "restart":
+            return 0
+        return max(min(int(KEPT * self.window), self.window - 3), 0)
 
-    def _reduced(self, state: GoodState) -> GoodState:
-        """Return the state with a base of lower rank, and the newest direction alone."""
-        rank = 0 if self.reduction == "restart" else self._kept
-        return self._based(
-            self._known(state).reduced(rank), state.vectors[:, state.used - 1], state
+    @property
+    def _most(self) -> int:
+        """The most vectors, beside the last residual; at least an update and two directions."""
+        return max(2 * (self.window or 0) - 1, 4)
+
+    def _renewed(
+        self, state: GoodState, r: Tensor, rejected: Tensor | None
+    ) -> tuple[Tensor, GoodState]:
+        """Return K₊ r and the state whose base is K₊, the newest update on the reduced K.
+
+        The last step was not made by the reduced K, so the update is the general one: K₊ = K + u vᵀ
+        with v = Kᵀs and K₊ y = −s.
+        """
+        base = self._known(state).reduced(self._kept)
+        s = state.vectors.select(1, state.used - 1)
+        if state.search is not None:
+            s = s * (1.0 - state.search.shortened[:, -1:]).to(s.dtype)
+        y = r - state.r
+        v = base.transpose(s)
+        across = dot(v, y)
+        bound = torch.linalg.vector_norm(v, dim=1) * torch.linalg.vector_norm(y, dim=1)
+        sound = across.abs() > torch.finfo(r.dtype).eps * bound.detach()[:, None]
+        last = r
+        if rejected is not None:
+            sound = sound & ~rejected[:, None]
+            last = torch.where(rejected[:, None], state.r, r)
+        u = torch.where(sound, -(s + base(y)) / torch.where(sound, across, 1.0), 0.0)
+        base = LowRank(
+            base.scale,
+            torch.cat((base.left, u[:, None]), dim=1),
+            _eye(base.middle, base.left.shape[1] + 1),
+            torch.cat((base.right, v[:, None]), dim=1),
         )
+        direction = base(last)
+        return direction, self._based(base, direction, state._replace(r=last))
 
     def _based(self, base: LowRank, newest: Tensor | None, state: GoodState) -> GoodState:
         """Return the state with a base, of middle I, and at most one direction."""
@@ -316,8 +355,16 @@ class Broyden(Solver):
             factor = bordered(factor, unit[:, :, None])
         search = state.search
         if search is not None:
-            search = search._replace(shortened=search.shortened[:, -1:])
-        return GoodState(vectors, gram, factor, vectors.shape[1], q, base.scale, search)
+            search = search._replace(shortened=search.shortened[:, :0])
+        return state._replace(
+            vectors=vectors,
+            gram=gram,
+            factor=factor,
+            used=vectors.shape[1],
+            rank=q,
+            scale=base.scale,
+            search=search,
+        )
 
     def _known(self, state: GoodState) -> LowRank:
         """Return K as an operator: all updates but that of the newest direction."""
@@ -421,10 +468,15 @@ class Broyden(Solver):
 
     def _seen(self, state: BadState) -> LowRank:
         n = state.used
-        eye = torch.eye(n, dtype=small_dtype(state.r), device=state.r.device)
-        eye = eye.expand(state.r.shape[0], n, n)
-        return LowRank(state.scale, state.left[:, :n], eye, state.right[:, :n])
+        small = torch.zeros(len(state.r), 0, 0, dtype=small_dtype(state.r), device=state.r.device)
+        return LowRank(state.scale, state.left[:, :n], _eye(small, n), state.right[:, :n])
 
     def inverse(self, state: GoodState | BadState) -> LowRank:
         """Return K as an operator."""
         return self._seen(state) if isinstance(state, BadState) else self._known(state)
+
+
+def _eye(like: Tensor, size: int) -> Tensor:
+    """Return the unit matrix (B, size, size) in the dtype and batch of ``like``."""
+    eye = torch.eye(size, dtype=like.dtype, device=like.device)
+    return eye.expand(like.shape[0], size, size)

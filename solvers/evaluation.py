@@ -30,6 +30,11 @@ class Evaluator:
         point needs no evaluation of its own.
     compiled
         Call the function through ``torch.compile`` where no graph is kept.
+
+    Attributes
+    ----------
+    tally
+        The counts as they are written; ``stats`` is the same with all evaluations in it.
     """
 
     def __init__(
@@ -53,8 +58,9 @@ class Evaluator:
         self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         # One memory: the counts are kept on the host, whatever the device.
         self._counts = np.zeros(problem.batch, dtype=np.int64)
-        self.stats = Stats(sample_evaluations=torch.from_numpy(self._counts))
-        self.rows: npt.NDArray[np.int64] | slice = slice(None)  # the samples still being solved
+        self.tally = Stats(sample_evaluations=torch.from_numpy(self._counts))
+        self._since = 0  # evaluations of the present rows that are not in the counts yet
+        self._rows: npt.NDArray[np.int64] | slice = slice(None)
         self.started = time.perf_counter()
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -88,17 +94,39 @@ class Evaluator:
                 out = function(self.layout.unpack(z), *args, *self.problem.params)
         value = self.layout.pack(
             self.layout.check(
-                out, z.shape[0], self.stats.evaluations + 1, any_float=self._autocast is not None
+                out, z.shape[0], self.tally.evaluations + 1, any_float=self._autocast is not None
             )
         )
         if self.is_root:
-            self._g = value if self.graph else value.detach()
+            # A foreign solver may differentiate what it asked for; what is kept is kept apart.
+            self._g = value.detach() if self.keep_last and not self.graph else value
             value = z + value
         return value
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64] | slice:
+        """The samples that are still being solved."""
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: npt.NDArray[np.int64] | slice) -> None:
+        self._settle()
+        self._rows = rows
+
+    def _settle(self) -> None:
+        """Count what was evaluated since the last time for the present rows."""
+        self._counts[self._rows] += self._since
+        self._since = 0
+
+    @property
+    def stats(self) -> Stats:
+        """What the solve has cost so far."""
+        self._settle()
+        return self.tally
+
     def _count(self) -> None:
-        self.stats.evaluations += 1
-        self._counts[self.rows] += 1
+        self.tally.evaluations += 1
+        self._since += 1
 
     def _pick(self, kept: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         picked: npt.NDArray[np.int64] = np.arange(len(self._counts))[self.rows][kept]
@@ -141,7 +169,7 @@ class Evaluator:
             size = torch.nan_to_num(together).abs().amax()
             rounding = 1e3 * torch.finfo(z.dtype).eps * size
             same = (alone - together).abs() <= rounding
-            self.stats.syncs += 1
+            self.tally.syncs += 1
             return bool((same | ~torch.isfinite(together)).all())
 
     def linearise(self, z: Tensor, shape: torch.Size) -> Linearisation:
@@ -156,7 +184,7 @@ class Evaluator:
                 leaf = z if self.graph and z.requires_grad else z.detach().requires_grad_()
                 traced = self._function(leaf, self.args)
             self._count()
-        return Linearisation(leaf, traced, shape, self.stats, differentiable=self.graph)
+        return Linearisation(leaf, traced, shape, self.tally, differentiable=self.graph)
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -40,7 +40,7 @@ class Objective:
     def __init__(self, problem: Problem, settings: Settings, scale: Tensor | float | None) -> None:
         self.problem, self.settings = problem, settings
         self.evaluator = Evaluator(problem)
-        self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
+        self.layout, self.stats = self.evaluator.layout, self.evaluator.tally
         self.z0 = self.layout.pack(problem.z0).detach()
         self.value = self.z0.clone()
         self.given = per_sample(scale, self.layout, problem.batch)
@@ -281,14 +281,15 @@ def run_foreign(
             judge.joint = not objective.independent
             if objective.moved:
                 fz, residual = objective.again()
-                judge.see(objective.value, fz, residual, int(stats.sample_evaluations.max()))
+                last = int(evaluator.stats.sample_evaluations.max())
+                judge.see(objective.value, fz, residual, last)
         done = judge.conclude(ReturnCode.MAX_SECONDS if objective.timed_out else ReturnCode.FAILURE)
         code = done.code
         spent = objective.spent.to(code.device) & (code == ReturnCode.FAILURE)
         code = torch.where(spent, int(ReturnCode.MAX_EVALUATIONS), code)
     stats.history_bytes = None
     # The clock of one sample: those that are solved one by one would run side by side.
-    stats.evaluations = int(stats.sample_evaluations.max()) if problem.batch else 0
+    stats.evaluations = int(evaluator.stats.sample_evaluations.max()) if problem.batch else 0
     stats.seconds = time.perf_counter() - evaluator.started
     layout = objective.layout
     return Solution(

@@ -2,17 +2,46 @@
 
 A product with the history is written ``(1 × D) · (D × k)``: that form of ``bmm`` runs at the
 speed of memory, the form ``(k × D) · (D × 1)`` ten times slower on a CPU.
+
+What is small, (B, k) and (B, k, k), is computed in float64: by NumPy where the tensors are on the
+host and keep no graph, since it takes half the time there, else by torch. ``small`` and ``wide``
+lead from one to the other, and the formulas between them are the same.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from solvers.solver import free_reads
 
 
 def small_dtype(x: Tensor) -> torch.dtype:
     """Return the precision of the small algebra: float64 where the device has it."""
     return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def by_numpy(x: Tensor) -> bool:
+    """Whether what is small beside x is computed by NumPy."""
+    return free_reads(x) and not torch.is_grad_enabled()
+
+
+def small(x: Tensor) -> Any:
+    """Return x in float64 for the small algebra, as an array if it is done by NumPy.
+
+    Memory is shared with an x that is in float64 already.
+    """
+    return x.numpy().astype(np.float64, copy=False) if by_numpy(x) else x.to(small_dtype(x))
+
+
+def wide(x: Any, like: Tensor) -> Tensor:
+    """Return the result of small algebra as a tensor of the dtype of ``like``."""
+    if isinstance(x, Tensor):
+        return x.to(like.dtype)
+    return torch.from_numpy(np.ascontiguousarray(x)).to(like.dtype)
 
 
 def room(buffer: Tensor, used: int, most: int | None = None) -> Tensor:
@@ -36,15 +65,8 @@ def head(buffer: Tensor, used: int) -> Tensor:
     return buffer if buffer.shape[1] == used else buffer.narrow(1, 0, used)
 
 
-def corner(matrix: Tensor, used: int) -> Tensor:
-    """Return the leading (B, used, used) of ``matrix``."""
-    if matrix.shape[1] == used:
-        return matrix
-    return matrix.narrow(1, 0, used).narrow(2, 0, used)
-
-
 def table(matrix: Tensor, rows: int, columns: int) -> Tensor:
-    """Return ``matrix`` (B, m, n), copied into a larger one padded with zeros if it is too small."""
+    """Return ``matrix`` (B, m, n), or if it is too small a larger copy, padded with zeros."""
     batch, m, n = matrix.shape
     if m >= rows and n >= columns:
         return matrix
@@ -58,9 +80,9 @@ def inner(x: Tensor, vectors: Tensor) -> Tensor:
     return torch.bmm(x.unsqueeze(1), vectors.transpose(1, 2))
 
 
-def combine(x: Tensor, weights: Tensor, vectors: Tensor, alpha: float = 1.0) -> Tensor:
+def combine(x: Tensor, weights: Any, vectors: Tensor, alpha: float = 1.0) -> Tensor:
     """Return x + alpha Σᵢ weightsᵢ vectorsᵢ (B, D), with weights (B, 1, k)."""
-    weights = weights.to(vectors.dtype)
+    weights = wide(weights, vectors)
     return torch.baddbmm(x.unsqueeze(1), weights, vectors, alpha=alpha).squeeze(1)
 
 

@@ -11,6 +11,10 @@ from torch import Tensor
 from solvers.history import combine, inner, small_dtype
 
 
+# Of orthogonal iteration: whatever singular vectors are not told apart by then matter alike.
+SWEEPS = 8
+
+
 @runtime_checkable
 class Inverse(Protocol):
     """An estimate of (I − J(z*))⁻¹ for each sample.
@@ -55,28 +59,33 @@ class LowRank(NamedTuple):
         return _apply(self.scale, self.right, self.middle.transpose(1, 2), self.left, u)
 
     def reduced(self, rank: int) -> LowRank:
-        """Return the nearest operator of the form σ I + UᵀV with U and V of ``rank`` rows, or less.
+        """Return an operator σ I + UᵀV near this one, with U and V of ``rank`` rows, or less.
 
-        The singular value decomposition of YᵀEX comes from the Gram matrices of the rows, scaled
-        to unit length.
+        U spans the dominant left singular vectors of YᵀEX, found by orthogonal iteration on the
+        triangular factors of the Gram matrices: unlike a singular value decomposition it reads
+        nothing from the device.
         """
         rank = min(rank, self.left.shape[1], self.right.shape[1])
-        if not rank:
-            left, right = self.left[:, :0], self.right[:, :0]
-            return LowRank(self.scale, left, self.middle[:, :0, :0], right)
         left, before = _units(self.left)
         right, after = _units(self.right)
         core = before[:, :, None] * self.middle * after[:, None, :]
-        root_left, root_right = _root(left), _root(right)
-        small = torch.nan_to_num(root_left.mT @ core @ root_right, posinf=0.0, neginf=0.0)
-        a, sigma, bt = torch.linalg.svd(small, full_matrices=False)
-        a, sigma, b = a[:, :, :rank], sigma[:, None, :rank], bt.mT[:, :, :rank]
-        inverse = torch.where(sigma > 0, sigma, 1.0).reciprocal() * (sigma > 0)
-        u = (core @ root_right @ b).mT.to(left.dtype) @ left
-        v = (core.mT @ root_left @ a * inverse).mT.to(right.dtype) @ right
+        inner_right = core @ _root(right)
+        small = _root(left).mT @ inner_right
+        # In the coordinates of orthonormal bases YᵀEX is ``small``, and its nearest operator
+        # a aᵀ small. Of a = small c no factor has to be inverted.
+        size = torch.linalg.matrix_norm(small, keepdim=True)
+        square = small @ small.mT / torch.where(size > 0, size, 1.0).square()
+        a = torch.linalg.qr(square)[0][:, :, :rank]
+        for _ in range(SWEEPS):
+            last = a
+            a, triangle = torch.linalg.qr(square @ a)
+        scale = torch.where(size > 0, size, 1.0).square()
+        found = torch.linalg.solve_triangular(triangle, small.mT @ last, upper=True, left=False)
+        found = torch.nan_to_num(found / scale)
+        u = (inner_right @ found).mT.to(left.dtype) @ left
+        v = (core.mT @ _root(left) @ a).mT.to(right.dtype) @ right
         eye = torch.eye(rank, dtype=core.dtype, device=core.device).expand(len(core), rank, rank)
         return LowRank(self.scale, u, eye, v)
-
 
 def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the vectors (B, k, D) at unit length, and their lengths (B, k) in float64."""
@@ -86,12 +95,11 @@ def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _root(units: Tensor) -> Tensor:
-    """Return R (B, k, k) with R Rᵀ the Gram matrix of the vectors (B, k, D)."""
-    # A sample that is not finite any more fails by itself: a decomposition would raise for all.
-    gram = (units @ units.mT).to(small_dtype(units))
-    gram = torch.nan_to_num(gram, posinf=0.0, neginf=0.0)
-    values, vectors = torch.linalg.eigh(gram)
-    root: Tensor = vectors * values.clamp(min=0)[:, None, :].sqrt()
+    """Return L (B, k, k), lower triangular, with L Lᵀ the Gram matrix of vectors (B, k, D)."""
+    gram = torch.nan_to_num((units @ units.mT).to(small_dtype(units)))
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    # Vectors may depend on each other: what is added is below the rounding of the Gram matrix.
+    root: Tensor = torch.linalg.cholesky_ex(gram + 10 * torch.finfo(units.dtype).eps * eye)[0]
     return root
 
 

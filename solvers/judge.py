@@ -155,13 +155,16 @@ class Judge:
         self._whole: Verdicts | None = None
         self._whole_value: Tensor | None = None
         self._start = z.detach()
+        self._on_host = free_reads(z)
         self.restart(z)
 
     def restart(self, z: Tensor) -> None:
         """Forget every verdict."""
         self.value = z.detach()
         self.verdicts = Verdicts.blank(z.shape[0])
+        self._begun = False
         self._everyone = True  # goes on, as far as it was decided
+        self._latest_usual: int | None = None  # evaluation of a usual point, not written down yet
         self._seen: list[Seen] = []
         self._latest: tuple[Tensor, ...] = ()
         self._first: Tensor | None = None
@@ -209,22 +212,35 @@ class Judge:
 
         Return who goes on (rows,), or ``None`` if everyone does.
         """
-        points, self._seen = self._seen, []
-        kept: list[tuple[Bools, Tensor]] = []
-        for seen, numbers in zip(points, _read(points), strict=True):
-            better = self._judge(seen.evaluation, *numbers)
-            if better is None or better.all():
-                kept.clear()
+        points = self._seen
+        if self._on_host and len(points) == 1:
+            (seen,) = points
+            better = self._judge(seen.evaluation, *_numbers(seen))
+            if better is None:
                 self.value = seen.z
-            elif better.any():
-                kept.append((better, seen.z))
-        for better, z in kept:
-            rows = torch.from_numpy(better).to(z.device)
-            self.value = torch.where(rows.unsqueeze(1), z, self.value)
+                points.clear()
+                return None
+            self._keep([(better, seen.z)])
+        else:
+            read = [_numbers(p) for p in points] if self._on_host else _read(points)
+            judged = [
+                self._judge(p.evaluation, *numbers) for p, numbers in zip(points, read, strict=True)
+            ]
+            self._keep(list(zip(judged, [p.z for p in points], strict=True)))
+        points.clear()
         if self._everyone:
             return None
         going = self.verdicts.code < 0
         return np.full_like(going, going.any()) if self.joint else going
+
+    def _keep(self, points: list[tuple[Bools | None, Tensor]]) -> None:
+        """Keep the points (rows, D) where they are better, ``None`` being everywhere."""
+        for better, z in points:
+            if better is None or better.all():
+                self.value = z
+            elif better.any():
+                rows = torch.from_numpy(better).to(z.device)
+                self.value = torch.where(rows.unsqueeze(1), z, self.value)
 
     def _judge(
         self,
@@ -236,7 +252,8 @@ class Judge:
     ) -> Bools | None:
         """Judge one point; return (rows,) where it is the new kept one, ``None`` for everywhere."""
         s, v = self.settings, self.verdicts
-        if v.ended[0] < 0:
+        if not self._begun:
+            self._begun = True
             v.first = v.anchor = size
             v.anchored.fill(evaluation)
             v.ended.fill(evaluation)
@@ -246,16 +263,24 @@ class Judge:
             scale = np.maximum(size_of_f, v.first)
         else:
             scale = v.first
-        meets = size <= s.abstol + s.reltol * scale
+        tolerance = s.reltol * scale
+        if s.abstol:
+            tolerance += s.abstol
+        meets = size <= tolerance
         progress = size < (1 - PROGRESS) * v.anchor
-        if self._everyone and failed is None and progress.all() and not meets.any():
+        if (
+            self._everyone
+            and failed is None
+            and np.count_nonzero(progress) == len(size)
+            and not np.count_nonzero(meets)
+        ):
             # The usual case. A progress lies below the kept residual too, which is less than
             # 0.1 % below the anchor.
             v.residual = v.anchor = v.now = size
             v.scale = scale
-            v.anchored.fill(evaluation)
-            v.ended.fill(evaluation)
+            self._latest_usual = evaluation
             return None
+        self._settle()
         v.now = size
         v.anchor = np.where(progress, size, v.anchor)
         v.anchored[progress] = evaluation
@@ -291,6 +316,13 @@ class Judge:
         v.residual = np.where(better, size, v.residual)
         v.scale = np.where(better, scale, v.scale)
         return better
+
+    def _settle(self) -> None:
+        """Write down at which evaluation the usual points ended."""
+        if self._latest_usual is not None:
+            self.verdicts.anchored.fill(self._latest_usual)
+            self.verdicts.ended.fill(self._latest_usual)
+            self._latest_usual = None
 
     def _excess(self, size: Floats, scale: Floats) -> float:
         """Return the largest residual over its tolerance."""
@@ -348,6 +380,7 @@ class Judge:
         if self._budget is not None:
             return self._budget.concluded(self.settings, otherwise, last=self.last)
         self.decide()
+        self._settle()
         verdicts, value = self.verdicts, self.value
         if self._whole is not None and self._rows is not None and self._whole_value is not None:
             self._flush(self._whole, self._whole_value, self._rows)
@@ -383,17 +416,21 @@ class Concluded(NamedTuple):
     ended: Tensor
 
 
+def _numbers(seen: Seen) -> tuple[Any, ...]:
+    """Return the numbers of a point on the host as arrays (size, size of f, failed, trial)."""
+    sizes, (failed, trial) = seen.sizes, seen.flags
+    return (
+        sizes[0].numpy(),
+        sizes[1].numpy() if len(sizes) > 1 else None,
+        None if failed is None else failed.numpy(),
+        None if trial is None else trial.numpy(),
+    )
+
+
 def _read(points: list[Seen]) -> list[tuple[Any, ...]]:
-    """Return the numbers of these points as arrays (size, size of f, failed, trial): one read."""
-    if not points or free_reads(points[0].z):
-        return [
-            (
-                p.sizes[0].numpy(),
-                p.sizes[1].numpy() if len(p.sizes) > 1 else None,
-                *(None if flag is None else flag.numpy() for flag in p.flags),
-            )
-            for p in points
-        ]
+    """Return the same of points on a device, by one read."""
+    if not points:
+        return []
     columns = [
         column.to(p.sizes[0].dtype)
         for p in points

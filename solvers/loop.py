@@ -20,8 +20,8 @@ from solvers.inverse import Inverse, LowRank, gathered
 from solvers.judge import Bools, Concluded, Ints, Judge
 from solvers.options import Options
 from solvers.problem import Layout, Problem, parts
-from solvers.solution import ReturnCode, Solution, Trace
-from solvers.solver import BaseSolver, ForeignSolver, Solver, free_reads, map_tensors
+from solvers.solution import ReturnCode, Solution, Stats, Trace
+from solvers.solver import At, BaseSolver, ForeignSolver, Solver, free_reads, map_tensors
 
 # Iterations between two reads of an accelerator; where a read is free, it is at each.
 READ_EVERY = 4
@@ -69,8 +69,9 @@ def solve(
     problem
         A ``FixedPointProblem`` or a ``RootProblem``.
     solver
-        A solver object. ``None`` is the default, ``Fallback((Anderson(), Broyden(),
-        NewtonKrylov()))``: each takes over the samples that the one before it left unsolved.
+        A solver object. ``None`` is the default, ``Fallback((Broyden(), NewtonKrylov(),
+        Newton()))``: each takes over the samples that the one before it left unsolved, and Newton
+        is left out where the state is too large for a dense Jacobian.
     abstol, reltol, norm, scale
         A sample has converged when ‖residual‖ ≤ abstol + reltol·scale in the norm ``l2``, ``rms``
         or ``linf``. The scale is max(‖f(z)‖, ‖f(z0) − z0‖) for fixed points and ‖g(z0)‖ for
@@ -171,15 +172,38 @@ def _refuse_grad(problem: Problem) -> None:
         )
 
 
-def _refuse_vmap(fz: Tensor) -> None:
+def _refuse_vmap(fz: Tensor | None = None) -> None:
+    """Raise if fz is batched; without one, if this is within a transform of torch.func at all."""
     # torch has no public way to ask for it.
     functorch = getattr(torch._C, "_functorch", None)
-    if functorch is not None and functorch.is_batchedtensor(fz):
+    if functorch is None:
+        return
+    inside = functorch.peek_interpreter_stack() is not None
+    if inside if fz is None else functorch.is_batchedtensor(fz):
         raise RuntimeError(
-            "solvers.solve decides for each sample on the host when it is done, which torch.func.vmap"
+            "solvers.solve decides on the host when each sample is done, which torch.func.vmap"
             " cannot batch: put the samples on the batch axis of z0 and args, where they are solved"
             " side by side, or use implicit.solve, which has a rule for vmap"
         )
+
+
+def _outside_inference(problem: Problem) -> Problem:
+    """Return the problem with tensors of which autograd may keep a graph."""
+
+    def usable(t: Tensor) -> Tensor:
+        with torch.inference_mode(False):
+            return t.clone() if t.is_inference() else t
+
+    tensors = (*parts(problem.z0), *problem.args, *problem.params)
+    if not any(t.is_inference() for t in tensors):
+        return problem
+    starts = tuple(usable(t) for t in parts(problem.z0))
+    return replace(  # type: ignore[type-var]  # both problems are dataclasses
+        problem,
+        z0=starts if isinstance(problem.z0, tuple) else starts[0],
+        args=tuple(usable(t) for t in problem.args),
+        params=tuple(usable(t) for t in problem.params),
+    )
 
 
 @contextlib.contextmanager
@@ -306,8 +330,13 @@ class Iteration:
         phase: str = "forward",
         site: str = "",
     ) -> None:
+        if "linearise" in solver.requires:
+            _refuse_vmap()  # where torch allows no graph
+            problem = _outside_inference(problem)
         self.problem = problem if start is None else started_from(problem, start)
         self.solver, self.settings = solver, settings
+        # Within inference mode no graph is kept, and every map would pass for a constant one.
+        self._inference = torch.is_inference_mode_enabled() and "linearise" not in solver.requires
         self.phase, self.site, self.callback = phase, site, callback
         # Unrolled, the steps are the network: all samples take all of them, also without a graph.
         self.unrolled = differentiable
@@ -318,7 +347,7 @@ class Iteration:
             keep_last="linearise" in solver.requires,
             compiled=settings.compile,
         )
-        self.layout, self.stats = self.evaluator.layout, self.evaluator.stats
+        self.layout, self._tally = self.evaluator.layout, self.evaluator.tally
         self.independent = True if self.problem.batch <= 1 else self.problem.samples_independent
         self.joint = self.independent is False
         self._divisible = self.independent
@@ -348,7 +377,12 @@ class Iteration:
     @property
     def evaluations(self) -> int:
         """The calls of f so far."""
-        return self.stats.evaluations
+        return self._tally.evaluations
+
+    @property
+    def stats(self) -> Stats:
+        """What the solve has cost so far."""
+        return self.evaluator.stats
 
     @property
     def residual(self) -> Tensor:
@@ -359,7 +393,7 @@ class Iteration:
         """Iterate: after every evaluated point, yield this object."""
         points = self._points()
         while True:
-            with torch.set_grad_enabled(self.graph), full_precision(self.layout.device):
+            with self._computing():
                 try:
                     next(points)
                 except StopIteration:
@@ -368,9 +402,19 @@ class Iteration:
 
     def finish(self) -> None:
         """Go on to the end."""
-        with torch.set_grad_enabled(self.graph), full_precision(self.layout.device):
+        with self._computing():
             for _ in self._points():
                 pass
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute in the modes of a solve, whatever the caller's are."""
+        with (
+            torch.inference_mode(self._inference),
+            torch.set_grad_enabled(self.graph),
+            full_precision(self.layout.device),
+        ):
+            yield
 
     def _points(self) -> Iterator[None]:
         z = self.layout.pack(self.problem.z0)
@@ -427,10 +471,9 @@ class Iteration:
                 # The samples' residuals are at most these when the whole is at most the least.
                 tolerance = tolerance.amin(dim=0, keepdim=True)
             state = self.solver.aim(state, tolerance)
-        z, self._state = self.solver.step(
-            state, z, fz, lambda: self.evaluator.linearise(point, shape)
-        )
-        self.stats.iterations += 1
+        at = At(lambda: self.evaluator.linearise(point, shape), self._rows(self._residual))
+        z, self._state = self.solver.step(state, z, fz, at)
+        self._tally.iterations += 1
         if self._half:
             z = z.to(self.layout.dtype)
         self.z = z.reshape(point.shape) if self._one_row else z
@@ -463,9 +506,9 @@ class Iteration:
 
     def _poll(self) -> Bools | None:
         """Read which samples go on, every few iterations; ``None`` if all, and in between."""
-        if self.settings.fixed_budget or self.stats.iterations % self._every:
+        if self.settings.fixed_budget or self._tally.iterations % self._every:
             return None
-        self.stats.syncs += 1
+        self._tally.syncs += 1
         return self.judge.decide()
 
     def _stopped(self) -> bool:
@@ -494,7 +537,7 @@ class Iteration:
         kept = torch.from_numpy(rows).to(self.layout.device)
         self.evaluator.restrict(kept, rows)
         self.judge.restrict(kept, rows)
-        self.z, self.fz = self.z[kept], self.fz[kept]
+        self.z, self.fz, self._residual = self.z[kept], self.fz[kept], self._residual[kept]
         self._state = map_tensors(lambda t: t[kept], self._state)
         self._known = map_tensors(lambda t: t[kept], self._known)
         if self.settings.trace is not None:
@@ -571,7 +614,8 @@ class Iteration:
     def _residuals(self, sizes: Sequence[Tensor]) -> Tensor:
         """Return (K,) the largest of each point, or (K, B) with ended samples at their last."""
         ends = [0, *(k for k, _ in self._drops), len(sizes)]
-        rows = [slice(None), *(rows.to(self.layout.device) for _, rows in self._drops)]
+        rows: list[slice | Tensor] = [slice(None)]
+        rows += [rows.to(self.layout.device) for _, rows in self._drops]
         found: list[Tensor] = []
         for k, (first, last) in enumerate(itertools.pairwise(ends)):
             if first == last:

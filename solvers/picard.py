@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from solvers.solver import Linearise, Solver
+from solvers.solver import Linearise, Solver, residual_at
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Picard(Solver):
         linearise: Linearise,
     ) -> tuple[Tensor, None]:
         """Return z + β (f(z) − z)."""
-        return (fz if self.mixing == 1 else z + self.mixing * (fz - z)), state
+        return (fz if self.mixing == 1 else z + self.mixing * residual_at(z, fz, linearise)), state

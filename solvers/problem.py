@@ -211,9 +211,7 @@ class Layout:
         pieces = torch.split(flat, self.sizes, dim=1)
         return tuple(p.reshape(flat.shape[0], *s) for p, s in zip(pieces, self.shapes, strict=True))
 
-    def check(
-        self, value: object, rows: int, evaluation: int, *, any_float: bool = False
-    ) -> State:
+    def check(self, value: object, rows: int, evaluation: int, *, any_float: bool = False) -> State:
         """Return what a cell returned, if it has the state's structure, shape and dtype.
 
         Under autocast a function may return ``any_float``, which is cast to the state's dtype.

@@ -18,6 +18,29 @@ if TYPE_CHECKING:
 Linearise = Callable[[], "Linearisation"]
 
 
+class At:
+    """Where a step starts: called, it linearises f there.
+
+    Attributes
+    ----------
+    residual
+        (B, D) f(z) − z, or g(z) itself of a root problem: z + g(z) − z would round it.
+    """
+
+    def __init__(self, linearise: Linearise, residual: Tensor) -> None:
+        self._linearise = linearise
+        self.residual = residual
+
+    def __call__(self) -> Linearisation:
+        """Return the products with the Jacobian at this point."""
+        return self._linearise()
+
+
+def residual_at(z: Tensor, fz: Tensor, linearise: Linearise | None) -> Tensor:
+    """Return f(z) − z (B, D), as the loop has computed it already if it was the loop that asks."""
+    return linearise.residual if isinstance(linearise, At) else fz - z
+
+
 class BaseSolver(Options):
     """What native, foreign and chained solvers share.
 
@@ -53,6 +76,9 @@ class Solver(BaseSolver, abc.ABC):
     @abc.abstractmethod
     def step(self, state: Any, z: Tensor, fz: Tensor, linearise: Linearise) -> tuple[Tensor, Any]:
         """Return the next point (B, D) and the state after it; reads nothing from the device.
+
+        ``linearise()`` gives products with the Jacobian at z; ``residual_at(z, fz, linearise)`` is
+        f(z) − z without computing it anew.
 
         The steps must be differentiable when grad is enabled: write in place only when it is not.
         """

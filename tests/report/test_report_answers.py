@@ -269,10 +269,10 @@ def test_a_filter_selects_runs_of_any_study_and_is_said(made: Made) -> None:
 
 
 def test_an_experiment_without_a_page_gets_the_general_one(made: Made) -> None:
-    made.experiment = "limit"
+    made.experiment = "mine"
     made.measured("mlp", "anderson", GMRES, 0, ONE)
     found = page(made)
-    assert "limit" in found.title
+    assert "mine" in found.title
     assert tables(found)["solves"].frame["solver"].tolist() == ["anderson"]
 
 

@@ -15,7 +15,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import solvers
-from solvers import FixedPointProblem, ForeignSolver, ReturnCode, RootProblem, Solution
+from solvers import (
+    Anderson,
+    BaseSolver,
+    Broyden,
+    Fallback,
+    FixedPointProblem,
+    ForeignSolver,
+    Newton,
+    NewtonKrylov,
+    Picard,
+    ReturnCode,
+    RootProblem,
+    Solution,
+)
 from solvers.extensions.peer import installed
 from solvers.linear.gmres import arnoldi_solve
 from solvers.problem import Layout, Problem
@@ -33,6 +46,39 @@ FOREIGN = [n for n in ALL if issubclass(solvers.registry.factory(n), ForeignSolv
 # Those that our loop iterates, the chain of them included.
 OURS = [n for n in ALL if n not in FOREIGN]
 
+# Ours with the options that change what they do; test_properties checks that none is missing.
+NATIVE: dict[str, BaseSolver] = {
+    "picard": Picard(),
+    "picard damped": Picard(mixing=0.7),
+    "anderson": Anderson(),
+    "anderson 1": Anderson(window=1),
+    "anderson 3": Anderson(window=3),
+    "anderson 50": Anderson(window=50),
+    "anderson damped": Anderson(mixing=0.7),
+    "anderson I": Anderson(kind="I"),
+    "anderson filter": Anderson(filter=0.1),
+    "anderson restart": Anderson(restart=10.0),
+    "broyden": Broyden(),
+    "broyden 1": Broyden(window=1),
+    "broyden 3": Broyden(window=3),
+    "broyden 10": Broyden(window=10),
+    "broyden 3 restart": Broyden(window=3, reduction="restart"),
+    "broyden bad": Broyden(kind="bad"),
+    "broyden bad 3": Broyden(kind="bad", window=3),
+    "broyden bad 3 restart": Broyden(kind="bad", window=3, reduction="restart"),
+    "broyden line search": Broyden(line_search=True),
+    "broyden line search 3": Broyden(line_search=True, window=3),
+    "newton": Newton(),
+    "newton full steps": Newton(globalisation="none"),
+    "newton line search": Newton(globalisation="line_search"),
+    "newton descent": Newton(globalisation="line_search", relaxed=0),
+    "newton_krylov": NewtonKrylov(),
+    "newton_krylov descent": NewtonKrylov(relaxed=0),
+    "newton_krylov full steps": NewtonKrylov(globalisation="none"),
+    "fallback": Fallback(),
+}
+
+native = pytest.mark.parametrize("label", NATIVE)
 every_solver = pytest.mark.parametrize("name", ALL)
 ours = pytest.mark.parametrize("name", OURS)
 foreign = pytest.mark.parametrize("name", FOREIGN)
@@ -112,6 +158,7 @@ class Calls:
     calls: int = 0
     samples: Tensor = field(init=False)
     points: list[Tensor] = field(default_factory=list)
+    indices: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.samples = torch.zeros(self.batch, dtype=torch.long)
@@ -119,8 +166,20 @@ class Calls:
     def note(self, z: Any, index: Tensor) -> None:
         self.calls += 1
         self.samples[index] += 1
-        flat = torch.cat([t.detach().flatten(1) for t in (z if isinstance(z, tuple) else (z,))], 1)
+        parts = z if isinstance(z, tuple) else (z,)
+        flat = torch.cat([t.detach().reshape(len(t), -1) for t in parts], 1)
         self.points.append(flat.clone())
+        self.indices.append(index.tolist())
+
+    def course(self, sample: int) -> Tensor:
+        """(K, D) the points of one sample, each once where a linearisation traced it again."""
+        course: list[Tensor] = []
+        for points, index in zip(self.points, self.indices, strict=True):
+            if sample in index:
+                point = points[index.index(sample)]
+                if not course or not torch.equal(point, course[-1]):
+                    course.append(point)
+        return torch.stack(course)
 
 
 Change = Callable[[Any, Tensor, Calls], Any]
@@ -170,6 +229,16 @@ def tanh_map(
     problem = problems.get("tanh", batch=batch, dim=dim, scale=scale, seed=seed, dtype=dtype)
     assert isinstance(problem, FixedPointProblem)
     return replace(problem, samples_independent=True)
+
+
+def scaled(problem: FixedPointProblem, c: float) -> FixedPointProblem:
+    """The problem of c f(· / c): powers of two change no digit."""
+
+    def f(z: Tensor, *tensors: Tensor) -> Tensor:
+        out: Tensor = problem.f(z / c, *tensors)
+        return c * out
+
+    return replace(problem, f=f, z0=problem.z0 * c, solutions=())  # type: ignore[operator]
 
 
 # -- reads of the device ---------------------------------------------------------------------------

@@ -14,9 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maps import FOREIGN, codes, foreign, instrumented, jacobian, pack, residual, sub, tanh_map
+from maps import (
+    FOREIGN,
+    codes,
+    foreign,
+    instrumented,
+    jacobian,
+    pack,
+    residual,
+    scaled,
+    sub,
+    tanh_map,
+)
 from scipy import optimize
-from test_methods import scaled
 from torch import Tensor
 
 import solvers

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from maps import EPS, OURS, doubled, every_dtype, pack, residual, tanh_map
+from maps import EPS, OURS, doubled, pack, residual, tanh_map
 from torch import Tensor
 
 import solvers
 from solvers import Anderson, Broyden, FixedPointProblem, Newton, NewtonKrylov, Picard
-from solvers.problem import Problem
 from solvers.problems import registry
 
 ours = pytest.mark.parametrize("name", OURS)
@@ -66,7 +64,11 @@ def test_newton_solves_a_linear_problem_in_one_step() -> None:
 
 def test_damped_newton_converges_linearly() -> None:
     problem = registry.get("cosine", batch=1, dtype="float64")
-    r = residuals(solvers.solve(problem, Newton(damping=0.5), reltol=1e-9, max_evaluations=50))
+    r = residuals(
+        solvers.solve(
+            problem, Newton(damping=0.5, globalisation="none"), reltol=1e-9, max_evaluations=50
+        )
+    )
     assert abs(r[-1] / r[-2] - 0.5) < 1e-3
 
 
@@ -100,31 +102,76 @@ def test_broyden_restarts_when_its_window_is_full(window: int | None) -> None:
     solution = solvers.solve(problem, Broyden(window=window), reltol=1e-9, max_evaluations=300)
     assert solution.success
     vectors = (solution.stats.history_bytes or 0) / (4 * 20 * 8)
-    # The last z and r, and two vectors a step; buffers double from 4.
-    used = solution.stats.iterations if window is None else window
-    assert vectors <= 2 + 2 * max(4, 2 * used)
+    # One vector a step, room for a third more, at least 8; two of each rank in a window.
+    steps = solution.stats.iterations
+    most = steps + max(steps / 3, 8) if window is None else max(2 * window, 5)
+    # Tables beside vectors of 20: its Gram matrix and the factor.
+    assert vectors <= most + 2 * most**2 / 20 + 1
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("exponent", range(1, 11))
-def test_anderson_never_needs_more_evaluations_than_picard(exponent: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dim", [50, 200])
+def test_anderson_never_needs_more_evaluations_than_picard(dim: int, seed: int) -> None:
     """On a real spectrum [0, 0.9], where an absolute ridge loses at tight tolerances."""
-    problem = replace(  # type: ignore[type-var]
-        registry.get(
-            "linear", spectrum="one_sided", radius=0.9, dim=60, batch=2, dtype="float64", seed=seed
-        ),
-        samples_independent=True,
+    problem = registry.get(
+        "linear", spectrum="one_sided", radius=0.9, dim=dim, batch=1, dtype="float64", seed=seed
     )
-    reltol = 10.0**-exponent
-    count = {
-        type(s).__name__: solvers.solve(problem, s, reltol=reltol, max_evaluations=500)
-        for s in (Picard(), Anderson())
-    }
-    assert all(s.success for s in count.values())
-    picard, anderson = (count[n].stats.evaluations for n in ("Picard", "Anderson"))
-    assert anderson <= picard
-    if exponent >= 5:
-        assert anderson <= picard / 3
+    accelerated = [Anderson(window=m) for m in (5, 10, 20)] + [Anderson(kind="I")]
+    for exponent in range(1, 11):
+        plain, *found = (
+            solvers.solve(problem, s, reltol=10.0**-exponent, max_evaluations=500)
+            for s in (Picard(), *accelerated)
+        )
+        assert plain.success
+        for solution in found:
+            assert solution.success
+            assert solution.stats.evaluations <= plain.stats.evaluations
+            if exponent >= 5:
+                assert solution.stats.evaluations <= plain.stats.evaluations / 3
+
+
+def krylov_residuals(A: Tensor, r: Tensor, most: int) -> list[float]:
+    """The least |r - (I - A) d| with d in the Krylov space of up to ``most`` products."""
+    system = torch.eye(len(A), dtype=A.dtype) - A
+    basis, found = r[:, None] / r.norm(), [float(r.norm())]
+    for _ in range(most):
+        image = system @ basis
+        left = r - image @ torch.linalg.lstsq(image, r[:, None], driver="gelsd").solution[:, 0]
+        found.append(float(left.norm()))
+        new = image[:, -1]
+        for _ in range(2):
+            new = new - basis @ (basis.T @ new)
+        basis = torch.cat((basis, new[:, None] / new.norm()), dim=1)
+    return found
+
+
+@pytest.mark.parametrize("spectrum", ["real", "one_sided", "disc", "nonnormal"])
+@pytest.mark.parametrize("seed", range(3))
+def test_anderson_with_a_full_window_is_gmres(spectrum: str, seed: int) -> None:
+    """Its point k + 1 is f at the GMRES iterate k (Walker & Ni 2011, theorem 2.2)."""
+    problem = registry.get("linear", spectrum=spectrum, dim=40, batch=1, dtype="float64", seed=seed)
+    r = residual(problem, problem.z0)[0]
+    for exponent in (2, 4, 6, 8):
+        tolerance = 10.0**-exponent * float(r.norm())
+        solution = solvers.solve(
+            problem, Anderson(window=40), abstol=tolerance, reltol=0.0, max_evaluations=60
+        )
+        least = krylov_residuals(problem.params[0], r, 39)
+        products = next(k for k, x in enumerate(least) if x <= tolerance)
+        # z0, f(z0), and a point for each product more: no point lies outside the Krylov space, and
+        # f shrinks the residual of a normal A of radius 0.9.
+        assert products + 1 <= solution.stats.evaluations
+        assert solution.stats.evaluations <= products + (2 if spectrum != "nonnormal" else 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_broyden_converges_faster_than_linearly(seed: int) -> None:
+    """Its order is at least 2^(1/2n) (Gay 1979): the rates fall towards zero."""
+    problem = tanh_map(batch=1, dim=2, scale=1.2, seed=seed)
+    r = residuals(solvers.solve(problem, Broyden(), reltol=1e-14, max_evaluations=40))
+    rates = [b / a for a, b in itertools.pairwise(x for x in r if x > 1e-14)]
+    assert min(rates[-2:]) < 0.05
+    assert min(rates[-2:]) < 0.5 * min(rates[:2])
 
 
 def test_anderson_with_a_full_window_is_exact_after_the_dimension() -> None:
@@ -137,10 +184,16 @@ def test_anderson_with_a_full_window_is_exact_after_the_dimension() -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 5, 20])
 def test_the_window_bounds_the_memory(window: int) -> None:
-    problem = tanh_map(batch=2, dim=40, scale=0.95)
-    solution = solvers.solve(problem, Anderson(window=window), reltol=1e-9, max_evaluations=400)
-    vectors = (solution.stats.history_bytes or 0) / (2 * 40 * 8)
-    assert vectors <= 2 * window + 2
+    # A state beside which the tables of numbers are small.
+    lam = torch.linspace(0, 0.95, 4000, dtype=torch.float64)
+    b = torch.ones(2, 4000, dtype=torch.float64)
+    problem = FixedPointProblem(
+        lambda z, b: lam * z + b, torch.zeros_like(b), (b,), samples_independent=True
+    )
+    solution = solvers.solve(problem, Anderson(window=window), reltol=1e-9, max_evaluations=60)
+    vectors = (solution.stats.history_bytes or 0) / (2 * 4000 * 8)
+    # The windows, and the last z, f(z) and residual.
+    assert vectors <= 2 * window + 3 + 0.5
 
 
 def test_a_larger_window_needs_fewer_evaluations() -> None:
@@ -154,34 +207,6 @@ def test_a_larger_window_needs_fewer_evaluations() -> None:
         for m in (1, 5, 20)
     ]
     assert counts[0] > counts[1] > counts[2]
-
-
-def scaled(problem: Problem, c: float) -> Problem:
-    """The problem of c f(· / c): powers of two change no digit."""
-    assert isinstance(problem, FixedPointProblem)
-
-    def f(z: Tensor, *tensors: Tensor) -> Tensor:
-        out: Tensor = problem.f(z / c, *tensors)
-        return c * out
-
-    return replace(problem, f=f, z0=problem.z0 * c, solutions=())
-
-
-@pytest.mark.parametrize("which", ["tanh", "linear", "cosine"])
-@pytest.mark.parametrize("power", [-40, 40])
-@every_dtype
-@ours
-def test_units_have_no_influence(name: str, dtype: str, power: int, which: str) -> None:
-    problem = registry.get(which, batch=4, dtype=dtype, seed=3)
-    reltol = {"float32": 1e-5, "float64": 1e-10}[dtype]
-    solver: Any = solvers.registry.get(name)
-    plain = solvers.solve(scaled(problem, 1.0), solver, reltol=reltol, max_evaluations=300)
-    c = 2.0**power
-    other = solvers.solve(scaled(problem, c), solver, reltol=reltol, max_evaluations=300)
-    assert plain.retcode.tolist() == other.retcode.tolist()
-    assert plain.stats.sample_evaluations.tolist() == other.stats.sample_evaluations.tolist()
-    assert torch.equal(other.value / c, plain.value)
-    assert torch.equal(other.residual / c, plain.residual)
 
 
 @pytest.mark.parametrize("which", ["tanh", "linear"])

@@ -20,11 +20,12 @@ from maps import (
     polished,
     residual,
 )
+from torch import Tensor
 
 import solvers
-from solvers import ReturnCode
+from solvers import ReturnCode, RootProblem
 from solvers.problem import Problem
-from solvers.problems import registry
+from solvers.problems import STANDARD, registry
 
 every_problem = pytest.mark.parametrize("which", registry.names())
 
@@ -38,12 +39,22 @@ ABSOLUTE_RIDGE = ["torchdeq_anderson", "xitorch_anderson"]
 SMALL_BUDGET = 30
 
 
+# Where a root is singular or ill conditioned, or g has a kink, the residual tells no distance.
+BLURRED = {"singular_root", "ill_conditioned", "nonsmooth", "no_root"}
+# Foreign solvers go sample by sample: a few of the standard systems for them.
+FEW = {"powell_singular", "dennis_schnabel", "broyden_banded", "freudenstein_roth", "boggs"}
+
+
 @functools.cache
 def problem_of(which: str, dtype: str, batch: int) -> Problem:
-    # Three numbers a sample where the problem has a size: SciPy goes sample by sample.
+    # A few numbers a sample where the problem has a size, as many as its equations ask for.
     known = {o.name for o in registry.describe(which).options}
-    options = {k: v for k, v in {"dim": 3, "scale": 0.6}.items() if k in known}
-    return registry.get(which, dtype=dtype, batch=batch, seed=1, **options)
+    sizes = {"dim": 3, "scale": 0.6, "n": 4, "N": 4, "radius": 0.6, "seed": 1}
+    sizes |= {"batch": batch, "starts": batch}
+    options = {k: v for k, v in sizes.items() if k in known}
+    if which in ("watson", "chebyquad"):
+        options["n"] = 2
+    return registry.get(which, dtype=dtype, **options)
 
 
 @functools.cache
@@ -51,18 +62,32 @@ def is_contraction(which: str) -> bool:
     return contracts(problem_of(which, "float64", 4))
 
 
+def largest_term(problem: Problem, value: Tensor) -> Tensor:
+    """(B,) the length of |J| |z|: what a rounding of z changes in the residual, in units."""
+    if not isinstance(problem, RootProblem):
+        return torch.zeros_like(value[:, 0])
+    J = jacobian(problem, value).abs()
+    moved: Tensor = (J @ value.abs()[:, :, None])[:, :, 0].norm(dim=1)
+    return torch.nan_to_num(moved, nan=torch.inf)
+
+
 @every_problem
 @every_solver
 @every_dtype
-@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("batch", [1, 16])
 def test_right_or_honest(name: str, which: str, dtype: str, batch: int) -> None:
+    if which in STANDARD and ((name in FOREIGN and which not in FEW) or batch == 1):
+        return
     problem, contraction = problem_of(which, dtype, batch), is_contraction(which)
+    # The residuals of the systems are of any size, and their tolerance is absolute.
+    scale = 1.0 if isinstance(problem, RootProblem) else None
     counted_problem, calls = instrumented(problem)
     solution = solvers.solve(
         counted_problem,
         solvers.registry.get(name),
         reltol=RELTOL[dtype],
         max_evaluations=BUDGET if contraction else SMALL_BUDGET,
+        scale=scale,
     )
 
     # The counts are those of the function.
@@ -80,7 +105,7 @@ def test_right_or_honest(name: str, which: str, dtype: str, batch: int) -> None:
     assert value.shape == pack(problem, problem.z0).shape
     assert value.dtype == getattr(torch, dtype)
     again = residual(problem, solution.value).norm(dim=1)
-    size = 1 + value.norm(dim=1)
+    size = 1 + value.norm(dim=1) + largest_term(problem, value)
     assert ((again - solution.residual).abs() <= 30 * EPS[dtype] * size).all()
 
     # SUCCESS is the tolerance met, and nothing else is.
@@ -93,7 +118,7 @@ def test_right_or_honest(name: str, which: str, dtype: str, batch: int) -> None:
 
     # What is called solved is near a root: twice the residual over the smallest singular value of
     # the Jacobian bounds the distance where the latter changes little, plus rounding.
-    if success.any():
+    if success.any() and not BLURRED & set(problem.traps):
         root = polished(problem, solution.value)
         wide = doubled(problem)
         assert torch.isfinite(root[success]).all()
