@@ -22,8 +22,9 @@ from torch import Tensor
 
 import solvers
 from experiments.intervals import wilson
+from experiments.limit import moved
 from experiments.runner.commandline import command_line
-from experiments.runner.config import Config, Seed
+from experiments.runner.config import Config, Device, Seed
 from experiments.runner.recording import Recorder
 from experiments.runner.recording import experiment as define
 from experiments.runner.rows import solver_name
@@ -69,8 +70,8 @@ class ProblemsConfig:
         Of f, for each start.
     max_seconds
         For the whole trial; starts that it cuts off count as not solved (``MAX_SECONDS``).
-    threads
-        Of torch, on the CPU.
+    device, threads
+        Where; ``threads`` of torch, on the CPU.
     """
 
     problem: Config = field(
@@ -87,6 +88,7 @@ class ProblemsConfig:
     norm: Literal["l2", "rms", "linf"] = "linf"
     max_evaluations: Count = 400
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    device: Device = "auto"
     dtype: Literal["float32", "float64"] = "float64"
     threads: Count = 1
     seed: Seed = 0
@@ -368,13 +370,15 @@ def own_claims(
     if not isinstance(solver, ForeignSolver) or not solver.name.startswith(_MINPACK):
         return [None] * solution.batch
     layout = Layout(problem.z0)
-    starts = layout.pack(problem.z0).double()
+    starts = layout.pack(problem.z0).double().cpu()
     found: list[tuple[bool, bool] | None] = []
     for index, start in enumerate(starts):
         alone = sample(problem, index)
 
         def at(x: Any, alone: Problem = alone) -> Tensor:
-            return residual_at(alone, torch.as_tensor(x, dtype=layout.dtype)[None])
+            return residual_at(
+                alone, torch.as_tensor(x, dtype=layout.dtype, device=layout.device)[None]
+            )
 
         def numbers(x: Any, at: Callable[[Any], Tensor] = at) -> Any:
             return at(x)[0].numpy()
@@ -432,7 +436,7 @@ def main(config: ProblemsConfig, recorder: Recorder) -> dict[str, float]:
     """Solve from every start and record it; the result is what a person looks at first."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    problem = library.registry.build(config.problem, "problem")
+    problem = moved(library.registry.build(config.problem, "problem"), config.device)
     solver = solvers.registry.build(config.solver, "solver")
     # The first solve of a process imports and compiles, which no start should pay for.
     _solve(sample(problem, 0), solver, replace(config, max_evaluations=2), config.max_seconds)

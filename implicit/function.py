@@ -32,7 +32,7 @@ from solvers.linear import LinearSolver
 from solvers.linear.base import LinearResult
 from solvers.loop import Settings, announce, run
 from solvers.problem import FixedPointProblem
-from solvers.solution import AdjointRecord, ReturnCode, Solution, Stats, Trace
+from solvers.solution import AdjointRecord, Solution, Stats, Trace
 from solvers.solver import BaseSolver
 
 Flat = Callable[..., Tensor]

@@ -237,14 +237,26 @@ class Broyden(Solver):
                 weights = weights - torch.cat((spent.narrow(2, 0, n - 1), last), dim=2)
         if q:
             weights = torch.cat((p.narrow(2, 0, q), weights), dim=2)
-            p = p * state.scale[:, None, None]
         new = combine(start, weights, vectors.narrow(1, q, used - q))
-        products = torch.baddbmm(p, weights, gram.narrow(1, q, used - q))
+        scaled = p * state.scale[:, None, None] if q else p
+        products = torch.baddbmm(scaled, weights, gram.narrow(1, q, used - q))
         if alpha is not None:
             products = products * alpha
             factor_of_new = alpha.squeeze(1).to(new.dtype)
             new = new * factor_of_new if torch.is_grad_enabled() else new.mul_(factor_of_new)
         square = torch.linalg.vector_norm(new, dim=1, keepdim=True).to(gram.dtype).square()
+        if n:
+            # A direction that is lost in the rounding of the first one leads nowhere: begin anew.
+            lost = square <= torch.finfo(r.dtype).eps ** 2 * gram[:, 2 * q, 2 * q].unsqueeze(1)
+            if not free_reads(r) or bool(lost.any()):
+                base = p.narrow(2, 0, q)
+                onto_base = combine(start, base, vectors.narrow(1, q, q)) if q else start
+                whole = scaled + base @ gram.narrow(1, q, q) if q else p
+                anew = torch.linalg.vector_norm(onto_base, dim=1, keepdim=True).to(gram.dtype)
+                new = torch.where(lost, onto_base, new)
+                products = torch.where(lost[:, :, None], whole, products)
+                square = torch.where(lost, anew.square(), square)
+                state = state._replace(factor=torch.where(lost[:, :, None], 0.0, state.factor))
         if rejected is not None:
             new = torch.where(rejected[:, None], vectors[:, -1], new)
             products = torch.where(rejected[:, None, None], gram[:, -1:], products)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class Fallback(BaseSolver):
 
     A sample whose budget ran out goes on from its best iterate; one that stalled, diverged or broke
     down begins anew at the problem's own start, away from what trapped it. While another solver
-    waits, one may use at most 60 % of the evaluations that are left. Counts are merged; every
+    waits, one may use at most 60 % of the evaluations that are left; a fixed budget is the first
+    one's alone, since whom to hand on cannot be told without a read. Counts are merged; every
     attempt is kept in ``solution.attempts``, where the samples that it was spared stand as they
     were, at no cost. An estimate of the inverse Jacobian that one solver leaves goes to the next.
 
@@ -81,7 +82,7 @@ class Fallback(BaseSolver):
         inverse: Inverse | None,
         callback: Callable[[Iteration], object] | None,
         differentiable: bool,
-        keep_inverse: bool,
+        keep_inverse: bool | Literal["unsolved"],
         scale: Tensor | float | None,
         **keywords: Any,
     ) -> Solution:
@@ -110,6 +111,8 @@ class Fallback(BaseSolver):
             seconds = settings.max_seconds
             if seconds is not None:
                 seconds = max(seconds - (time.perf_counter() - started), 1e-9)
+            if settings.fixed_budget:
+                chain.clear()  # whom the next one would have to help cannot be told unread
             budget = max(1, int(SHARE * left)) if chain else left
             allowed = replace(settings, max_evaluations=budget, max_seconds=seconds)
             solution = run(
@@ -120,7 +123,7 @@ class Fallback(BaseSolver):
                 scale=given,
                 callback=callback,
                 differentiable=differentiable,
-                keep_inverse=keep_inverse or (bool(chain) and not differentiable),
+                keep_inverse=keep_inverse or (bool(chain) and not differentiable and "unsolved"),
                 quiet=True,
                 **keywords,
             )
@@ -129,7 +132,11 @@ class Fallback(BaseSolver):
             attempts.append(solution)
             whole = solution if whole is None else _better(whole, solution, differentiable)
             left -= solution.stats.evaluations
-            stopped = bool((solution.retcode == ReturnCode.MAX_SECONDS).any())
+            if settings.fixed_budget:
+                break
+            codes = solution.retcode.tolist()
+            solution.stats.syncs += 1
+            stopped = ReturnCode.MAX_SECONDS in codes
             if whole.success or left < 1 or stopped:
                 break
             if solution.samples_independent is not None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from solvers.history import combine, inner, small_dtype
 
-
 # Of orthogonal iteration: whatever singular vectors are not told apart by then matter alike.
 SWEEPS = 8
 
@@ -86,6 +85,7 @@ class LowRank(NamedTuple):
         v = (core.mT @ _root(left) @ a).mT.to(right.dtype) @ right
         eye = torch.eye(rank, dtype=core.dtype, device=core.device).expand(len(core), rank, rank)
         return LowRank(self.scale, u, eye, v)
+
 
 def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the vectors (B, k, D) at unit length, and their lengths (B, k) in float64."""

@@ -234,7 +234,7 @@ def run(
     scale: Tensor | float | None = None,
     callback: Callable[[Iteration], object] | None = None,
     differentiable: bool = False,
-    keep_inverse: bool = False,
+    keep_inverse: bool | Literal["unsolved"] = False,
     phase: str = "forward",
     site: str = "",
     quiet: bool = False,
@@ -326,7 +326,7 @@ class Iteration:
         scale: Tensor | float | None = None,
         callback: Callable[[Iteration], object] | None = None,
         differentiable: bool = False,
-        keep_inverse: bool = False,
+        keep_inverse: bool | Literal["unsolved"] = False,
         phase: str = "forward",
         site: str = "",
     ) -> None:
@@ -366,7 +366,7 @@ class Iteration:
         self._tries = kind.trial is not Solver.trial
         self._aims = kind.aim is not Solver.aim
         self._known = None if start is None else start.inverse
-        self._pieces: list[tuple[Tensor, LowRank]] | None = [] if keep_inverse else None
+        self._keeps, self._pieces = keep_inverse, list[tuple[Tensor, LowRank]]()
         self._trace: list[tuple[int, float, Tensor]] = []
         self._drops: list[tuple[int, Tensor]] = []  # points traced before, rows that went on
         self._state: Any = None
@@ -533,7 +533,7 @@ class Iteration:
         if self.joint:
             return
         self._weigh()
-        self._keep_inverse(np.flatnonzero(~going))
+        self._pieces += self._learnt(np.flatnonzero(~going))
         kept = torch.from_numpy(rows).to(self.layout.device)
         self.evaluator.restrict(kept, rows)
         self.judge.restrict(kept, rows)
@@ -557,20 +557,21 @@ class Iteration:
             held = self.solver.memory(self._state)
             self.stats.history_bytes = max(self.stats.history_bytes or 0, held)
 
-    def _keep_inverse(self, ended: Ints) -> None:
-        """Keep what the solver knows of the samples that ended (indices into the remaining)."""
-        if self._pieces is None or self._state is None or self._one_row:
-            return
-        inverse = self.solver.inverse(self._state)
-        if isinstance(inverse, LowRank):
-            device = self.layout.device
+    def _learnt(self, ended: Ints) -> list[tuple[Tensor, LowRank]]:
+        """Return what the solver knows of samples that end (indices into the remaining ones)."""
+        if not self._keeps or self._state is None or self._one_row or not len(ended):
+            return []
+        if self._keeps == "unsolved":
+            ended = ended[self.judge.verdicts.code[ended] != ReturnCode.SUCCESS]
+        inverse = self.solver.inverse(self._state) if len(ended) else None
+        if not isinstance(inverse, LowRank):
+            return []
+        device = self.layout.device
+        samples = np.arange(self.problem.batch)[self.evaluator.rows]
+        if len(ended) < len(samples):
             picked = torch.from_numpy(ended).to(device)
-            samples = torch.arange(self.problem.batch, device=device)
-            if not isinstance(self.evaluator.rows, slice):
-                samples = torch.from_numpy(self.evaluator.rows).to(device)
-            whole = len(ended) == len(samples)
-            part = inverse if whole else map_tensors(lambda t: t[picked], inverse)
-            self._pieces.append((samples[picked], part))
+            inverse = map_tensors(lambda t: t[picked], inverse)
+        return [(torch.from_numpy(samples[ended]).to(device), inverse)]
 
     def _concluded(self) -> Concluded:
         return self.judge.conclude(self._stop or ReturnCode.MAX_EVALUATIONS)
@@ -579,7 +580,7 @@ class Iteration:
     def solution(self) -> Solution:
         """The solution so far: the best iterate of each sample, judged."""
         done, layout = self._concluded(), self.layout
-        self._keep_inverse(np.arange(self.z.shape[0] if self.problem.batch else 0))
+        learnt = [*self._pieces, *self._learnt(np.arange(self.z.shape[0]))]
         return Solution(
             value=layout.unpack(self.z if self.unrolled else done.value),
             residual=done.residual,
@@ -596,7 +597,7 @@ class Iteration:
             dtype=str(layout.dtype).removeprefix("torch."),
             device=str(layout.device),
             dim=layout.dim,
-            inverse=gathered(self._pieces, self.problem.batch) if self._pieces else None,
+            inverse=gathered(learnt, self.problem.batch),
             samples_independent=self.independent,
         )
 

@@ -84,7 +84,7 @@ class NewtonKrylov(Solver):
     """
 
     inner: Annotated[int, Field(ge=1)] = 30
-    forcing: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    forcing: Annotated[float, Field(gt=0, lt=1)] = 0.1
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.9
     alpha: Annotated[float, Field(gt=1, le=2)] = (1 + 5**0.5) / 2
     globalisation: Literal["none", "line_search"] = "line_search"

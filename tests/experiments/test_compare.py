@@ -7,6 +7,7 @@ import pytest
 from said import Deq
 
 from db import Store
+from solvers import Broyden, as_config
 
 Opened = Callable[[], Store]
 SMALL = ("batch=4", "repeats=1", "model.width=8", "device=cpu", "dtype=float64")
@@ -16,7 +17,7 @@ def test_one_run_measures_every_tolerance(deq: Deq, store: Opened) -> None:
     said = deq("run", "compare", "with", *SMALL, "solver.name=broyden", "reltol=[1e-2, 1e-6]")
     assert said.code == 0, said.err
     run = store().run(1)
-    assert run["config"]["solver"] == {"name": "broyden", "window": None}
+    assert run["config"]["solver"] == as_config(Broyden())
     assert run["config"]["data"]["name"] == "digits"
     assert len(run["config"]["data_sha256"]) == 64
     solves = store().solves()

@@ -10,7 +10,7 @@ import solvers
 from db import Store
 from experiments.runner.recording import run_experiment
 from experiments.runner.rows import solve_row
-from solvers import FixedPointProblem
+from solvers import Broyden, FixedPointProblem, as_config
 from solvers.options import OptionError
 
 Opened = Callable[[], Store]
@@ -30,7 +30,7 @@ def test_a_run_is_in_the_store_with_all_that_it_measured(workplace: Path, store:
     run = store().run(outcome.run_id)
     assert run["uuid"] == outcome.uuid
     assert (run["study"], run["trial"], run["seed"]) == ("mine", "abc", 0)
-    assert run["config"]["solver"] == {"name": "broyden", "window": None}
+    assert run["config"]["solver"] == as_config(Broyden())
     assert run["result_value"] == outcome.result
     assert "solving with broyden" in run["output"]
     assert run["environment"]["torch"] == torch.__version__
