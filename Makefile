@@ -2,6 +2,7 @@
 PYTHON   ?= python3
 DEVICE   ?= auto
 STUDY    ?= compare
+WORKERS  ?= 1
 PIP_ARGS ?=
 BIN      := .venv/bin
 READY    := .venv/ready
@@ -28,11 +29,11 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## the environment (.venv); PIP_ARGS= for another build of torch
 
-experiment: $(READY)  ## run a study and write its report: STUDY=compare DEVICE=auto|cpu|cuda
-	@$(BIN)/deq study $(STUDY) --device $(DEVICE) --report
+experiment: $(READY)  ## run a study and write its report: STUDY=compare DEVICE=auto|cpu|cuda WORKERS=1
+	@$(BIN)/deq study $(STUDY) --device $(DEVICE) --workers $(WORKERS) --report
 
 experiment-%: $(READY)  ## the same for the study named
-	@$(BIN)/deq study $* --device $(DEVICE) --report
+	@$(BIN)/deq study $* --device $(DEVICE) --workers $(WORKERS) --report
 
 report: $(READY)  ## write the report of STUDY again, from the store alone
 	@$(BIN)/deq report $(STUDY)

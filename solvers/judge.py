@@ -236,9 +236,10 @@ class Judge:
     def _keep(self, points: list[tuple[Bools | None, Tensor]]) -> None:
         """Keep the points (rows, D) where they are better, ``None`` being everywhere."""
         for better, z in points:
-            if better is None or better.all():
+            number = -1 if better is None else np.count_nonzero(better)
+            if better is None or number == len(better):
                 self.value = z
-            elif better.any():
+            elif number:
                 rows = torch.from_numpy(better).to(z.device)
                 self.value = torch.where(rows.unsqueeze(1), z, self.value)
 
@@ -284,9 +285,22 @@ class Judge:
         v.now = size
         v.anchor = np.where(progress, size, v.anchor)
         v.anchored[progress] = evaluation
+        bounded = size <= DIVERGED_BEYOND * v.first
+        if (
+            self._everyone
+            and failed is None
+            and not (self.last or self.joint or np.count_nonzero(meets))
+            and np.count_nonzero(bounded) == len(size)
+            and evaluation < PATIENCE
+        ):  # nobody ends here
+            v.ended.fill(evaluation)
+            better = size < v.residual
+            v.residual = np.where(better, size, v.residual)
+            v.scale = np.where(better, scale, v.scale)
+            return better
         code = np.full_like(v.code, -1)
         code[v.anchored <= evaluation - PATIENCE] = ReturnCode.STALLED
-        unusual = ~(size <= DIVERGED_BEYOND * v.first)
+        unusual = ~bounded
         nonfinite = ~np.isfinite(size)
         if trial is not None:
             unusual &= ~trial
