@@ -47,10 +47,7 @@ def norm(x: Tensor, kind: str) -> Tensor:
 
 
 def to_l2(kind: str, dim: int) -> float:
-    """Return c with ‖x‖₂ ≤ c·t whenever the norm of x (D,) is to be at most t, and no larger c.
-
-    A point whose l2 norm is at most t meets a tolerance of t in ``linf`` too, and t·√D in ``rms``.
-    """
+    """Return the largest c such that ‖x‖ ≤ t in the norm of x (dim) follows from ‖x‖₂ ≤ c t."""
     return max(dim, 1) ** 0.5 if kind == "rms" else 1.0
 
 

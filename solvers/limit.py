@@ -31,6 +31,7 @@ from solvers.loop import started_from
 from solvers.options import unknown
 from solvers.problem import FixedPointProblem, Layout, Problem, State, parts
 from solvers.solution import Solution
+from solvers.solver import reading_interval
 
 # Newton steps and halvings of one: more than a start near a root needs.
 STEPS, HALVINGS = 50, 20
@@ -99,7 +100,7 @@ def limit(
             r,
             tolerance=torch.where(first.double() <= goal, torch.inf, goal),
             max_products=min(max_vectors, dim),
-            read_every=1 if device.type == "cpu" else 4,
+            read_every=reading_interval(z0),
         )
         # The recurrence that counts and the residual agree up to rounding.
         rounding = 100 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(r, dim=1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from solvers.history import dot
+from solvers.solver import free_reads
 
 ENOUGH = 1e-4
 # Trials along a direction, and how many in a row may be not finite before it is the last one.
@@ -143,4 +144,4 @@ def where(mask: Tensor, new: State, old: State) -> State:
 
 def any_of(mask: Tensor) -> bool:
     """Whether a sample is in the mask; yes, where finding out would be a read of the device."""
-    return mask.device.type != "cpu" or bool(mask.any())
+    return not free_reads(mask) or bool(mask.any())

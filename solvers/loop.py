@@ -21,10 +21,7 @@ from solvers.judge import Bools, Concluded, Ints, Judge
 from solvers.options import Options
 from solvers.problem import Layout, Problem, parts
 from solvers.solution import ReturnCode, Solution, Stats, Trace
-from solvers.solver import At, BaseSolver, ForeignSolver, Solver, free_reads, map_tensors
-
-# Iterations between two reads of an accelerator; where a read is free, it is at each.
-READ_EVERY = 4
+from solvers.solver import At, BaseSolver, ForeignSolver, Solver, map_tensors, reading_interval
 
 Listener = Callable[[Solution], None]
 _listeners: list[Listener] = []
@@ -372,7 +369,7 @@ class Iteration:
         self._state: Any = None
         self._stop: ReturnCode | None = None
         self._one_row = False
-        self._every = 1 if free_reads(self.judge.value) else READ_EVERY
+        self._every = reading_interval(self.judge.value)
 
     @property
     def evaluations(self) -> int:

@@ -144,14 +144,14 @@ class NewtonKrylov(Solver):
         size = torch.linalg.vector_norm(r.detach(), dim=1)
         forcing = self._forcing(state, size)
         products = linearise()
-        right = state.preconditioner or (lambda v: v)
         solved = arnoldi_solve(
-            lambda y: _image(products, right(y)),
+            lambda v: _image(products, v),
             r,
             tolerance=torch.where(going, forcing * size, torch.inf),
             max_products=self.inner,
+            precondition=state.preconditioner,
         )
-        direction = right(solved.x)
+        direction = solved.x
         left = torch.linalg.vector_norm(solved.r.detach(), dim=1)
         found = torch.isfinite(direction.detach()).all(dim=1) & (left < size)
         direction = torch.where(found[:, None], direction, 0.0)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Linearise = Callable[[], "Linearisation"]
 
+# Steps between two reads of an accelerator.
+READ_EVERY = 4
+
 
 class At:
     """Where a step starts: called, it linearises f there.
@@ -128,6 +131,11 @@ class ForeignSolver(BaseSolver, abc.ABC):
 def free_reads(x: Tensor) -> bool:
     """Whether the host reads a tensor at no cost: on the CPU, but on no accelerator."""
     return x.device.type == "cpu"
+
+
+def reading_interval(x: Tensor) -> int:
+    """Return after how many steps to read a tensor: after each where a read is free."""
+    return 1 if free_reads(x) else READ_EVERY
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:

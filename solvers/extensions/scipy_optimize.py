@@ -26,14 +26,11 @@ Mixing = Annotated[float, Field(gt=0)] | None
 class ScipyNonlin(ScipyRoot):
     """What the methods of SciPy's inexact Newton loop share."""
 
+    line_search: LineSearch  # a field of each
+
     @abc.abstractmethod
     def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return the options of SciPy's Jacobian approximation, for states of ``dtype``."""
-
-    @property
-    @abc.abstractmethod
-    def search(self) -> LineSearch:
-        """SciPy's line search."""
 
     def options(self, dtype: torch.dtype, budget: int, excess: Excess) -> dict[str, Any]:
         """Return the tolerance, the line search and the options of the Jacobian."""
@@ -41,7 +38,7 @@ class ScipyNonlin(ScipyRoot):
             "fatol": 1.0,
             "tol_norm": excess,
             "maxiter": budget,
-            "line_search": self.search,
+            "line_search": self.line_search,
             "jac_options": self.jacobian(dtype),
         }
 
@@ -100,11 +97,6 @@ class ScipyNewtonKrylov(ScipyNonlin):
             options["inner_M"] = optimize.InverseJacobian(_learner(self.inner_m))
         return options
 
-    @property
-    def search(self) -> LineSearch:
-        """The line search."""
-        return self.line_search
-
 
 def _learner(name: str) -> Any:
     """Return SciPy's approximation of the Jacobian from past steps, −I at first."""
@@ -144,11 +136,6 @@ class ScipyAnderson(ScipyNonlin):
         """Return window and regularisation, with −I/mixing as the first Jacobian of f(z) − z."""
         return {"M": self.window, "w0": self.regularisation, "alpha": self.mixing}
 
-    @property
-    def search(self) -> LineSearch:
-        """The line search."""
-        return self.line_search
-
 
 @dataclass(frozen=True)
 class ScipyBroyden1(ScipyNonlin):
@@ -178,11 +165,6 @@ class ScipyBroyden1(ScipyNonlin):
         """Return rank and reduction, with −I/mixing as the first Jacobian of f(z) − z."""
         options: dict[str, Any] = {"reduction_method": self.reduction, "alpha": self.mixing}
         return options if self.max_rank is None else {**options, "max_rank": self.max_rank}
-
-    @property
-    def search(self) -> LineSearch:
-        """The line search."""
-        return self.line_search
 
 
 @dataclass(frozen=True)
@@ -227,11 +209,6 @@ class ScipyLinearMixing(ScipyNonlin):
         """Return −I/mixing as the Jacobian of f(z) − z."""
         return {"alpha": self.mixing}
 
-    @property
-    def search(self) -> LineSearch:
-        """The line search."""
-        return self.line_search
-
 
 @dataclass(frozen=True)
 class ScipyDiagBroyden(ScipyLinearMixing):
@@ -273,11 +250,6 @@ class ScipyExcitingMixing(ScipyNonlin):
     def jacobian(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return the first and the largest step."""
         return {"alpha": self.mixing, "alphamax": self.max_mixing}
-
-    @property
-    def search(self) -> LineSearch:
-        """The line search."""
-        return self.line_search
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,6 @@ class LinearResult:
         return torch.where(torch.isfinite(self.residual), code, int(ReturnCode.NONFINITE))
 
 
-def to_l2(norm: str, dim: int) -> float:
-    """Return c such that ‖r‖ ≤ t in a ``norm`` of (B, dim) follows from ‖r‖₂ ≤ c t."""
-    return max(dim, 1) ** 0.5 if norm == "rms" else 1.0
-
-
 class LinearSolver(BaseSolver, abc.ABC):
     """Base of the linear solvers; a subclass is a frozen dataclass of options."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from solvers.history import room
 from solvers.linear.base import Product
 
 
 class Basis:
     """Orthonormal vectors of each sample.
 
-    The buffer doubles when it is full, so that nothing is allocated long before it is needed; when
-    grad is enabled nothing is written in place.
+    When grad is enabled nothing is written in place.
 
     Parameters
     ----------
@@ -43,11 +43,7 @@ class Basis:
         if torch.is_grad_enabled():
             self._buffer = torch.cat((self.vectors, vector[:, None]), dim=1)
         else:
-            if self._used == self._buffer.shape[1]:
-                rows, old, dim = self._buffer.shape
-                grown = self._buffer.new_empty(rows, max(2 * old, 8), dim)
-                grown[:, :old] = self._buffer
-                self._buffer = grown
+            self._buffer = room(self._buffer, self._used)
             self._buffer[:, self._used] = vector
         self._used += 1
 
@@ -71,11 +67,6 @@ def widened(product: Product, b: Tensor) -> tuple[Product, Tensor]:
     if dtype not in (torch.float16, torch.bfloat16):
         return product, b
     return lambda v: product(v.to(dtype)).float(), b.float()
-
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """Return the inner products (B, 1) of the rows of x and y (B, D)."""
-    return (x * y).sum(dim=1, keepdim=True)
 
 
 def length(x: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.judge import PATIENCE, PROGRESS
+from solvers.history import dot
+from solvers.judge import PATIENCE, PROGRESS, to_l2
 from solvers.judge import norm as row_norm
-from solvers.linear.base import LinearResult, LinearSolver, Product, to_l2
-from solvers.linear.basis import dot, length, widened
+from solvers.linear.base import LinearResult, LinearSolver, Product
+from solvers.linear.basis import length, widened
 from solvers.solution import ReturnCode
+from solvers.solver import free_reads, reading_interval
 
 # ω is enlarged where the cosine between s and A s is below this; Sleijpen & van der Vorst's choice.
 COSINE = 0.7
@@ -121,7 +123,7 @@ def _iterate(
     ``noise`` is the rounding of a product; cosines below ten times that are zeros.
     """
     noise = 10 * noise
-    read_every = 1 if r.device.type == "cpu" else 4
+    every = reading_interval(r)
     x, best_x = torch.zeros_like(r), torch.zeros_like(r)
     best = length(r)[:, None]
     size, goal = best, tolerance[:, None]
@@ -132,7 +134,7 @@ def _iterate(
     products = reads = iteration = 0
     trace: list[tuple[int, Tensor, Tensor]] = []
     while products + 2 <= max_products:
-        looks = iteration % read_every == 0
+        looks = iteration % every == 0
         iteration += 1
         if looks:
             reads += 1
@@ -158,7 +160,7 @@ def _iterate(
         size_s = length(s)[:, None]
         there = size_s <= goal
         x = x + alpha * p
-        if looks and r.device.type == "cpu" and bool((there | ~live).all()):
+        if looks and free_reads(r) and bool((there | ~live).all()):
             # Half an iteration was enough, and one may know it.
             best_x = torch.where(live, x, best_x)
             trace.append((products, torch.zeros_like(size.amax()), live.sum() * 0))

@@ -17,10 +17,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from solvers.history import small_dtype
 from solvers.judge import norm as row_norm
-from solvers.linear.base import LinearResult, LinearSolver, Product, to_l2
+from solvers.judge import to_l2
+from solvers.linear.base import LinearResult, LinearSolver, Product
 from solvers.linear.basis import Basis, length, widened
 from solvers.solution import ReturnCode
+from solvers.solver import free_reads, reading_interval
 
 
 class Cycle(NamedTuple):
@@ -89,7 +92,7 @@ def arnoldi_solve(
         A right preconditioner P, linear: the space is that of A P, and x = P (the sum).
     """
     if read_every is None:
-        read_every = 1 if b.device.type == "cpu" else 0
+        read_every = 1 if free_reads(b) else 0
     dtype = b.dtype
     right = precondition or (lambda v: v)
     apply, b = widened(lambda v: product(right(v)), b)
@@ -168,7 +171,7 @@ def _hessenberg(columns: list[Tensor], active: Tensor, grown: Tensor) -> Tensor:
 
 def _least_squares(hessenberg: Tensor, beta: Tensor) -> Tensor:
     """Return y (B, k) that minimises ‖β e₁ − H y‖, in float64 where there is one."""
-    small = torch.float32 if hessenberg.device.type == "mps" else torch.float64
+    small = small_dtype(hessenberg)
     H, eps = torch.nan_to_num(hessenberg).to(small), torch.finfo(hessenberg.dtype).eps
     q, r = torch.linalg.qr(H)
     rhs = q[:, 0]
@@ -216,7 +219,6 @@ class GMRES(LinearSolver):
         dtype, factor = b.dtype, to_l2(norm, b.shape[1])
         right = precondition or (lambda v: v)
         apply, b = widened(lambda v: product(right(v)), b)
-        read_every = 1 if b.device.type == "cpu" else 4
         x, r = torch.zeros_like(b), b
         result = LinearResult(x, row_norm(b, norm), 0)
         reasons = torch.full_like(result.residual, int(ReturnCode.MAX_EVALUATIONS), dtype=torch.int)
@@ -228,7 +230,7 @@ class GMRES(LinearSolver):
                 r,
                 tolerance=torch.where(going, tolerance * factor, torch.inf),
                 max_products=min(budget, self.restart or budget),
-                read_every=read_every,
+                read_every=reading_interval(b),
             )
             before, after = result.residual, row_norm(cycle.r, norm)
             broken = going & ~torch.isfinite(after)

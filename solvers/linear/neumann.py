@@ -23,6 +23,7 @@ from solvers.judge import norm as row_norm
 from solvers.linear.base import LinearResult, LinearSolver, Product
 from solvers.linear.basis import widened
 from solvers.solution import ReturnCode
+from solvers.solver import reading_interval
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class NeumannSeries(LinearSolver):
         apply, wide = widened(product, b)
         correct, _ = widened(precondition or (lambda v: v), b)
         budget = min(max_products, self.terms or max_products)
-        read_every = 1 if b.device.type == "cpu" else 4
+        every = reading_interval(b)
         x, r = torch.zeros_like(wide), wide
         first = row_norm(r, norm)
         result = LinearResult(x, first, 0, history_bytes=3 * wide.nbytes)
@@ -69,7 +70,7 @@ class NeumannSeries(LinearSolver):
         reasons = torch.full_like(first, int(ReturnCode.MAX_EVALUATIONS), dtype=torch.int)
         going = first > tolerance
         while result.products < budget:
-            if result.products % read_every == 0:
+            if result.products % every == 0:
                 result.reads += 1
                 if not bool(going.any()):
                     break

@@ -41,8 +41,8 @@ from solvers import (
     Solver,
 )
 from solvers.inverse import LowRank
-from solvers.loop import READ_EVERY
 from solvers.problems import registry
+from solvers.solver import READ_EVERY
 
 SUCCESS = ReturnCode.SUCCESS
 DTYPES = {
