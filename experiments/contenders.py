@@ -196,7 +196,8 @@ def peers(
     count = 0
 
     def f(z: Tensor) -> Tensor:
-        return problem.f(z, *problem.args, *problem.params)  # type: ignore[no-any-return]
+        image: Tensor = problem.f(z, *problem.args, *problem.params)
+        return image
 
     def whole(z: Tensor) -> Tensor:
         return layout.pack(problem.f(layout.unpack(z), *problem.args, *problem.params))

@@ -122,21 +122,6 @@ def build(problem: Config, seed: int, dtype: str) -> Problem:
     return problems.registry.build(_seeded(problem, seed, dtype), "problem")
 
 
-def moved(problem: Problem, device: str) -> Problem:
-    """Return the problem with its tensors on a device."""
-
-    def there(z: Any) -> Any:
-        return tuple(t.to(device) for t in z) if isinstance(z, tuple) else z.to(device)
-
-    return replace(  # type: ignore[type-var]  # both problems are dataclasses
-        problem,
-        z0=there(problem.z0),
-        args=there(problem.args),
-        params=there(problem.params),
-        solutions=tuple(there(z) for z in problem.solutions),
-    )
-
-
 def first_residual(problem: Problem) -> Tensor:
     """Return (B,) the norms of f(z0) − z0; this evaluation is no solver's."""
     layout = Layout(problem.z0)
@@ -219,7 +204,8 @@ def main(config: LimitConfig, recorder: Recorder) -> dict[str, float]:
     """Solve to every tolerance; the result is that of the last one."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    problem = moved(build(config.problem, config.seed, config.dtype), config.device)
+    problem = build(config.problem, config.seed, config.dtype)
+    problem = problem.mapped(lambda t: t.to(config.device))
     solver = solvers.registry.build(config.solver, "solver")
     scale = first_residual(problem)
     options: Mapping[str, Any] = {k: v for k, v in config.problem.items() if k != "name"}

@@ -22,7 +22,6 @@ from torch import Tensor
 
 import solvers
 from experiments.intervals import wilson
-from experiments.limit import moved
 from experiments.runner.commandline import command_line
 from experiments.runner.config import Config, Device, Seed
 from experiments.runner.recording import Recorder
@@ -436,7 +435,8 @@ def main(config: ProblemsConfig, recorder: Recorder) -> dict[str, float]:
     """Solve from every start and record it; the result is what a person looks at first."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    problem = moved(library.registry.build(config.problem, "problem"), config.device)
+    problem = library.registry.build(config.problem, "problem")
+    problem = problem.mapped(lambda t: t.to(config.device))
     solver = solvers.registry.build(config.solver, "solver")
     # The first solve of a process imports and compiles, which no start should pay for.
     _solve(sample(problem, 0), solver, replace(config, max_evaluations=2), config.max_seconds)

@@ -9,9 +9,9 @@ so the directions alone determine K (the product form; λ = 1 is Kelley's). With
 the directions and the inverse of a small triangular matrix a product with K takes two passes over
 them, and one of these gives d₊ itself.
 
-A full window is not overwritten, which would contradict the later updates. K is reduced instead:
-its singular value decomposition, found from Gram matrices, keeps the larger singular values as a
-low-rank base, and the directions go on from there.
+A full window is not overwritten, which would contradict the later updates. K is reduced instead: a
+low-rank base keeps its dominant singular vectors and the newest update, and the directions go on
+from there.
 
 The bad method updates K₊ = K − (K y + λ d) yᵀ/‖y‖² with y = r₊ − r, and keeps y too.
 
@@ -29,8 +29,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.history import bordered, combine, dot, inner, room, small_dtype, table
-from solvers.inverse import Inverse, LowRank
+from solvers.history import bordered, combine, dot, eye, inner, room, small_dtype, table
+from solvers.inverse import Inverse, LowRank, outer
 from solvers.options import OptionError
 from solvers.solver import Linearise, Solver, free_reads, residual_at
 
@@ -178,7 +178,7 @@ class Broyden(Solver):
             return state._replace(
                 left=inverse.left, right=inverse.right, used=used, scale=inverse.scale
             )
-        return self._based(inverse, None, state)
+        return self._based(inverse, state)
 
     def step(
         self, state: GoodState | BadState, z: Tensor, fz: Tensor, linearise: Linearise
@@ -204,14 +204,13 @@ class Broyden(Solver):
         if self.window is not None:
             if state.used >= max(self._most, 2 * state.rank + 2):
                 return self._renewed(state, r, rejected)
-            last = r if rejected is None else torch.where(rejected[:, None], state.r, r)
-            state = state._replace(r=last)
+            state = state._replace(r=_accepted(r, state.r, rejected))
         q, used = state.rank, state.used
         n = used - 2 * q
         shift = None if state.search is None else state.search.shortened.unsqueeze(1)
         start = r * state.scale.unsqueeze(1) if q else r
         if not used:
-            square = torch.linalg.vector_norm(r, dim=1, keepdim=True).to(state.gram.dtype).square()
+            square = _square(r)
             return r, self._appended(state, r, square.unsqueeze(1).narrow(2, 0, 0), square, None)
         vectors = state.vectors.narrow(1, 0, used)
         gram = state.gram.narrow(1, 0, used).narrow(2, 0, used)
@@ -244,7 +243,7 @@ class Broyden(Solver):
             products = products * alpha
             factor_of_new = alpha.squeeze(1).to(new.dtype)
             new = new * factor_of_new if torch.is_grad_enabled() else new.mul_(factor_of_new)
-        square = torch.linalg.vector_norm(new, dim=1, keepdim=True).to(gram.dtype).square()
+        square = _square(new)
         if n:
             # A direction that is lost in the rounding of the first one leads nowhere: begin anew.
             lost = square <= torch.finfo(r.dtype).eps ** 2 * gram[:, 2 * q, 2 * q].unsqueeze(1)
@@ -252,10 +251,9 @@ class Broyden(Solver):
                 base = p.narrow(2, 0, q)
                 onto_base = combine(start, base, vectors.narrow(1, q, q)) if q else start
                 whole = scaled + base @ gram.narrow(1, q, q) if q else p
-                anew = torch.linalg.vector_norm(onto_base, dim=1, keepdim=True).to(gram.dtype)
                 new = torch.where(lost, onto_base, new)
                 products = torch.where(lost[:, :, None], whole, products)
-                square = torch.where(lost, anew.square(), square)
+                square = torch.where(lost, _square(onto_base), square)
                 state = state._replace(factor=torch.where(lost[:, :, None], 0.0, state.factor))
         if rejected is not None:
             new = torch.where(rejected[:, None], vectors[:, -1], new)
@@ -340,40 +338,32 @@ class Broyden(Solver):
         across = dot(v, y)
         bound = torch.linalg.vector_norm(v, dim=1) * torch.linalg.vector_norm(y, dim=1)
         sound = across.abs() > torch.finfo(r.dtype).eps * bound.detach()[:, None]
-        last = r
         if rejected is not None:
             sound = sound & ~rejected[:, None]
-            last = torch.where(rejected[:, None], state.r, r)
         u = torch.where(sound, -(s + base(y)) / torch.where(sound, across, 1.0), 0.0)
-        base = LowRank(
+        base = outer(
             base.scale,
             torch.cat((base.left, u[:, None]), dim=1),
-            _eye(base.middle, base.left.shape[1] + 1),
             torch.cat((base.right, v[:, None]), dim=1),
         )
-        direction = base(last)
-        return direction, self._based(base, direction, state._replace(r=last))
+        state = self._based(base, state._replace(r=_accepted(r, state.r, rejected)))
+        direction = base(state.r)
+        products = inner(direction, state.vectors).to(state.gram.dtype)
+        return direction, self._appended(state, direction, products, _square(direction), None)
 
-    def _based(self, base: LowRank, newest: Tensor | None, state: GoodState) -> GoodState:
-        """Return the state with a base, of middle I, and at most one direction."""
-        q = base.left.shape[1]
-        parts = [base.right, base.left] + ([] if newest is None else [newest[:, None]])
-        vectors = torch.cat(parts, dim=1)
-        gram = (vectors @ vectors.transpose(1, 2)).to(small_dtype(vectors))
-        size = gram[:, -1:, -1]
-        unit = torch.where(size > 0, size, 1.0).reciprocal() * (size > 0)
-        factor = gram.new_zeros(gram.shape[0], 1, 0)
-        if newest is not None:
-            factor = bordered(factor, unit[:, :, None])
+    def _based(self, base: LowRank, state: GoodState) -> GoodState:
+        """Return the state with a base, of middle I, and no direction."""
+        vectors = torch.cat((base.right, base.left), dim=1)
+        gram = (vectors @ vectors.mT).to(small_dtype(vectors))
         search = state.search
         if search is not None:
             search = search._replace(shortened=search.shortened[:, :0])
         return state._replace(
             vectors=vectors,
             gram=gram,
-            factor=factor,
+            factor=gram.new_zeros(gram.shape[0], 1, 0),
             used=vectors.shape[1],
-            rank=q,
+            rank=base.left.shape[1],
             scale=base.scale,
             search=search,
         )
@@ -384,14 +374,14 @@ class Broyden(Solver):
         n = used - 2 * q
         small = state.gram
         middle = small.new_zeros(small.shape[0], used - q, used)
-        middle[:, :q, :q] = torch.eye(q, dtype=small.dtype, device=small.device)
+        middle[:, :q, :q] = eye(small, q)
         if n > 1:
             c = state.factor[:, 1:n, : n - 1]
             onto = torch.cat(
                 (
                     small[:, 2 * q : used - 1, q : 2 * q],
                     c.new_zeros(1, 1, 1).expand(c.shape[0], n - 1, q),
-                    torch.eye(n - 1, dtype=c.dtype, device=c.device).expand_as(c),
+                    eye(c, n - 1),
                 ),
                 dim=2,
             )
@@ -479,16 +469,19 @@ class Broyden(Solver):
         return z + direction, state._replace(step=direction, r=r)
 
     def _seen(self, state: BadState) -> LowRank:
-        n = state.used
-        small = torch.zeros(len(state.r), 0, 0, dtype=small_dtype(state.r), device=state.r.device)
-        return LowRank(state.scale, state.left[:, :n], _eye(small, n), state.right[:, :n])
+        return outer(state.scale, state.left[:, : state.used], state.right[:, : state.used])
 
     def inverse(self, state: GoodState | BadState) -> LowRank:
         """Return K as an operator."""
         return self._seen(state) if isinstance(state, BadState) else self._known(state)
 
 
-def _eye(like: Tensor, size: int) -> Tensor:
-    """Return the unit matrix (B, size, size) in the dtype and batch of ``like``."""
-    eye = torch.eye(size, dtype=like.dtype, device=like.device)
-    return eye.expand(like.shape[0], size, size)
+def _square(x: Tensor) -> Tensor:
+    """Return the squares (B, 1) of the lengths of the rows of x (B, D), in float64."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return length.to(small_dtype(x)).square()
+
+
+def _accepted(new: Tensor, old: Tensor, rejected: Tensor | None) -> Tensor:
+    """Return the rows of ``new`` (B, D), those of ``old`` for samples that are rejected (B,)."""
+    return new if rejected is None else torch.where(rejected[:, None], old, new)

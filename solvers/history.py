@@ -75,6 +75,12 @@ def table(matrix: Tensor, rows: int, columns: int) -> Tensor:
     return grown
 
 
+def eye(like: Tensor, size: int) -> Tensor:
+    """Return the unit matrix (B, size, size) in the dtype and batch of ``like`` (B, …)."""
+    unit = torch.eye(size, dtype=like.dtype, device=like.device)
+    return unit.expand(like.shape[0], size, size)
+
+
 def inner(x: Tensor, vectors: Tensor) -> Tensor:
     """Return the inner products (B, 1, k) of x (B, D) with vectors (B, k, D)."""
     return torch.bmm(x.unsqueeze(1), vectors.transpose(1, 2))

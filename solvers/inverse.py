@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from solvers.history import combine, inner, small_dtype
+from solvers.history import combine, eye, inner, small_dtype
 
 # Of orthogonal iteration: whatever singular vectors are not told apart by then matter alike.
 SWEEPS = 8
@@ -68,23 +68,29 @@ class LowRank(NamedTuple):
         left, before = _units(self.left)
         right, after = _units(self.right)
         core = before[:, :, None] * self.middle * after[:, None, :]
+        root = _root(left)
         inner_right = core @ _root(right)
-        small = _root(left).mT @ inner_right
+        small = root.mT @ inner_right
         # In the coordinates of orthonormal bases YᵀEX is ``small``, and its nearest operator
         # a aᵀ small. Of a = small c no factor has to be inverted.
         size = torch.linalg.matrix_norm(small, keepdim=True)
-        square = small @ small.mT / torch.where(size > 0, size, 1.0).square()
+        scale = torch.where(size > 0, size, 1.0).square()
+        square = small @ small.mT / scale
         a = torch.linalg.qr(square)[0][:, :, :rank]
         for _ in range(SWEEPS):
             last = a
             a, triangle = torch.linalg.qr(square @ a)
-        scale = torch.where(size > 0, size, 1.0).square()
         found = torch.linalg.solve_triangular(triangle, small.mT @ last, upper=True, left=False)
         found = torch.nan_to_num(found / scale)
         u = (inner_right @ found).mT.to(left.dtype) @ left
-        v = (core.mT @ _root(left) @ a).mT.to(right.dtype) @ right
-        eye = torch.eye(rank, dtype=core.dtype, device=core.device).expand(len(core), rank, rank)
-        return LowRank(self.scale, u, eye, v)
+        v = (core.mT @ root @ a).mT.to(right.dtype) @ right
+        return outer(self.scale, u, v)
+
+
+def outer(scale: Tensor, u: Tensor, v: Tensor) -> LowRank:
+    """Return σ I + UᵀV for the rows of U and V (B, q, D)."""
+    small = torch.zeros(len(u), 0, dtype=small_dtype(u), device=u.device)
+    return LowRank(scale, u, eye(small, u.shape[1]), v)
 
 
 def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,9 +103,9 @@ def _units(vectors: Tensor) -> tuple[Tensor, Tensor]:
 def _root(units: Tensor) -> Tensor:
     """Return L (B, k, k), lower triangular, with L Lᵀ the Gram matrix of vectors (B, k, D)."""
     gram = torch.nan_to_num((units @ units.mT).to(small_dtype(units)))
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     # Vectors may depend on each other: what is added is below the rounding of the Gram matrix.
-    root: Tensor = torch.linalg.cholesky_ex(gram + 10 * torch.finfo(units.dtype).eps * eye)[0]
+    noise = 10 * torch.finfo(units.dtype).eps * eye(gram, gram.shape[1])
+    root: Tensor = torch.linalg.cholesky_ex(gram + noise)[0]
     return root
 
 
@@ -134,10 +140,3 @@ def gathered(pieces: Sequence[tuple[Tensor, LowRank]], batch: int) -> LowRank | 
         right[rows, : piece.right.shape[1]] = piece.right
         middle[rows, : piece.middle.shape[1], : piece.middle.shape[2]] = piece.middle
     return LowRank(scale, left, middle, right)
-
-
-def identity(z: Tensor) -> LowRank:
-    """Return the identity on states like z (B, D): what plain iteration takes for the inverse."""
-    none = z.new_zeros(z.shape[0], 0, z.shape[1])
-    small = torch.zeros(z.shape[0], 0, 0, dtype=torch.float64, device=z.device)
-    return LowRank(torch.ones_like(z[:, 0]), none, small, none)

@@ -143,7 +143,6 @@ class Judge:
         self.settings, self.last = settings, last
         self.joint = False
         self._needs_size_of_f = not is_root and scale is None and settings.reltol > 0
-        self._is_root = is_root
         self._given = None if scale is None else scale.detach()
         self._scale: Floats | None = None
         if scale is not None and not settings.fixed_budget:
@@ -187,7 +186,7 @@ class Judge:
         self._latest = sizes
         self._first = size if self._first is None else self._first
         if self.settings.fixed_budget:
-            self._budget = _judged_on_device(self, seen)
+            self._budget = self._judged_on_device(seen)
         else:
             self._seen.append(seen)
         return size
@@ -196,13 +195,37 @@ class Judge:
     def tolerance(self) -> Tensor:
         """(rows,) the residual norms, in l2, that meet the tolerance at the last point's scale."""
         s = self.settings
+        return (s.abstol + s.reltol * self._scale_on_device()) * to_l2(s.norm, self.value.shape[1])
+
+    def _scale_on_device(self) -> Tensor:
+        """Return the scale (rows,) at the last point."""
         size, *of_f = self._latest
         assert self._first is not None  # a point was seen
         if self._given is not None:
-            scale = self._given.to(size.dtype)
-        else:
-            scale = torch.maximum(of_f[0], self._first) if of_f else self._first
-        return (s.abstol + s.reltol * scale) * to_l2(s.norm, self.value.shape[1])
+            return self._given.to(size.dtype)
+        return torch.maximum(of_f[0], self._first) if of_f else self._first
+
+    def _judged_on_device(self, seen: Seen) -> _OnDevice:
+        """Return the best points so far, nothing being read."""
+        s, old, size = self.settings, self._budget, seen.sizes[0]
+        scale = self._scale_on_device()
+        failed, evaluation = seen.flags[0], seen.evaluation
+        excess = size
+        if self.joint:
+            tolerance = (s.abstol + s.reltol * scale).clamp_min(torch.finfo(size.dtype).tiny)
+            excess = torch.nan_to_num(size / tolerance, nan=torch.inf).amax().expand_as(size)
+        if old is None or self.last:
+            return _OnDevice(seen.z, size, scale, excess, size, failed, evaluation)
+        better = excess < old.excess
+        return _OnDevice(
+            torch.where(better[:, None], seen.z, old.value),
+            torch.where(better, size, old.residual),
+            torch.where(better, scale, old.scale),
+            torch.where(better, excess, old.excess),
+            size,
+            failed,
+            evaluation,
+        )
 
     def decide(self) -> Bools | None:
         """Judge the points noted since the last time, by one read.
@@ -389,7 +412,8 @@ class Judge:
 
     def _conclude(self, otherwise: ReturnCode) -> Concluded:
         if self._budget is not None:
-            return self._budget.concluded(self.settings, otherwise, last=self.last)
+            assert self._first is not None  # a point was seen
+            return self._budget.concluded(self.settings, self._first, otherwise)
         self.decide()
         self._settle()
         verdicts, value = self.verdicts, self.value
@@ -466,15 +490,14 @@ class _OnDevice(NamedTuple):
     scale: Tensor
     excess: Tensor
     now: Tensor
-    first: Tensor
     failed: Tensor | None
     evaluation: int
 
-    def concluded(self, settings: Settings, otherwise: ReturnCode, *, last: bool) -> Concluded:
-        """Return the verdict, decided on the device."""
+    def concluded(self, settings: Settings, first: Tensor, otherwise: ReturnCode) -> Concluded:
+        """Return the verdict, decided on the device; ``first`` (B,) are the first residuals."""
         tolerance = settings.abstol + settings.reltol * self.scale
         code = torch.full_like(self.now, int(otherwise), dtype=torch.long)
-        code.masked_fill_(self.now > DIVERGED_BEYOND * self.first, int(ReturnCode.DIVERGED))
+        code.masked_fill_(self.now > DIVERGED_BEYOND * first, int(ReturnCode.DIVERGED))
         if self.failed is not None:
             code.masked_fill_(self.failed, int(ReturnCode.LINEAR_SOLVE_FAILED))
         code.masked_fill_(~torch.isfinite(self.now), int(ReturnCode.NONFINITE))
@@ -482,34 +505,3 @@ class _OnDevice(NamedTuple):
         code.masked_fill_(meets, int(ReturnCode.SUCCESS))
         ended = torch.full_like(code, self.evaluation)
         return Concluded(self.value, self.residual, self.scale, self.now, code, ended)
-
-
-def _judged_on_device(judge: Judge, seen: Seen) -> _OnDevice:
-    """Return the best points so far, nothing being read."""
-    s, old = judge.settings, judge._budget
-    size = seen.sizes[0]
-    first = size if old is None else old.first
-    if judge._given is not None:
-        scale = judge._given.to(size.dtype)
-    elif len(seen.sizes) > 1:
-        scale = torch.maximum(seen.sizes[1], first)
-    else:
-        scale = first
-    failed = seen.flags[0]
-    excess = size
-    if judge.joint:
-        tolerance = (s.abstol + s.reltol * scale).clamp_min(torch.finfo(size.dtype).tiny)
-        excess = torch.nan_to_num(size / tolerance, nan=torch.inf).amax().expand_as(size)
-    if old is None or judge.last:
-        return _OnDevice(seen.z, size, scale, excess, size, first, failed, seen.evaluation)
-    better = excess < old.excess
-    return _OnDevice(
-        torch.where(better[:, None], seen.z, old.value),
-        torch.where(better, size, old.residual),
-        torch.where(better, scale, old.scale),
-        torch.where(better, excess, old.excess),
-        size,
-        first,
-        failed,
-        seen.evaluation,
-    )

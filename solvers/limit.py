@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,14 +128,8 @@ def _in_float64(problem: Problem) -> Problem:
             function = copy.deepcopy(function).double()
         elif isinstance(owner, nn.Module):
             function = getattr(copy.deepcopy(owner).double(), function.__name__)
-        z0 = problem.z0
-        changes: dict[str, Any] = {
-            "f" if isinstance(problem, FixedPointProblem) else "g": function,
-            "z0": tuple(wide(t) for t in z0) if isinstance(z0, tuple) else wide(z0),
-            "args": tuple(wide(t) for t in problem.args),
-            "params": tuple(wide(t) for t in problem.params),
-        }
-        changed: Problem = replace(problem, **changes)  # type: ignore[type-var]
+        which = "f" if isinstance(problem, FixedPointProblem) else "g"
+        changed: Problem = replace(problem.mapped(wide), **{which: function})  # type: ignore[type-var]
         evaluator = Evaluator(changed)
         evaluator(evaluator.layout.pack(changed.z0))
     except (RuntimeError, TypeError):

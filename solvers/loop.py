@@ -455,8 +455,10 @@ class Iteration:
     def _begin(self) -> None:
         z, fz = self._rows(self.z), self._rows(self.fz)
         known, self._known = self._known, None
-        fits = isinstance(known, Inverse) and not self._one_row and not self.graph
-        self._state = self.solver.resume(z, fz, known) if fits else self.solver.init(z, fz)  # type: ignore[arg-type]
+        if isinstance(known, Inverse) and not self._one_row and not self.graph:
+            self._state = self.solver.resume(z, fz, known)
+        else:
+            self._state = self.solver.init(z, fz)
 
     def _step(self) -> None:
         z, fz, point = self._rows(self.z), self._rows(self.fz), self.z

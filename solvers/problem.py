@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -109,6 +109,20 @@ class Problem:
     def batch(self) -> int:
         """The number of samples."""
         return parts(self.z0)[0].shape[0]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the problem with ``change`` applied to each of its tensors."""
+
+        def state(z: State) -> State:
+            return tuple(map(change, z)) if isinstance(z, tuple) else change(z)
+
+        return replace(  # type: ignore[type-var]  # both problems are dataclasses
+            self,
+            z0=state(self.z0),
+            args=tuple(map(change, self.args)),
+            params=tuple(map(change, self.params)),
+            solutions=tuple(map(state, self.solutions)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +235,13 @@ class Layout:
         TypeError, ValueError
             With what was returned, at which evaluation, and what the state is.
         """
-        if isinstance(value, Tensor) and not self.is_tuple and value.dtype == self.dtype:  # noqa: SIM102
-            if value.shape == (rows, *self.shapes[0]):
-                return value
+        if (
+            isinstance(value, Tensor)
+            and not self.is_tuple
+            and value.dtype == self.dtype
+            and value.shape == (rows, *self.shapes[0])
+        ):
+            return value  # the usual case
         when = f"at evaluation {evaluation} the function returned"
         if isinstance(value, list):
             value = tuple(value)

@@ -102,17 +102,7 @@ def residual(problem: Problem, z: Any) -> Tensor:
 
 def doubled(problem: Problem) -> Problem:
     """The same problem in float64: its matrices are what they were."""
-
-    def wide(z: Any) -> Any:
-        return tuple(t.double() for t in z) if isinstance(z, tuple) else z.double()
-
-    return replace(  # type: ignore[type-var]
-        problem,
-        z0=wide(problem.z0),
-        args=tuple(t.double() for t in problem.args),
-        params=tuple(t.double() for t in problem.params),
-        solutions=tuple(wide(s) for s in problem.solutions),
-    )
+    return problem.mapped(Tensor.double)
 
 
 def jacobian(problem: Problem, z: Tensor) -> Tensor:

@@ -160,8 +160,9 @@ def against_picard(family: Family) -> list[Markup]:
 def _versus(
     where: str, solver: str, mine: pd.DataFrame, plain: pd.Series, shared: Sequence[float]
 ) -> Markup:
-    counts = {float(t): float(n) for t, n in mine["evaluations"].items()}  # type: ignore[arg-type]
-    met = {float(t): bool(m) for t, m in mine["met"].items()}  # type: ignore[arg-type]
+    asked = [float(t) for t in mine.index]
+    counts = dict(zip(asked, mine["evaluations"].astype(float), strict=True))
+    met = dict(zip(asked, mine["met"].astype(bool), strict=True))
     times = {t: counts[t] / float(plain[t]) for t in shared}
     lost = [t for t in shared if not met[t]]
     more = [t for t in shared if met[t] and times[t] > 1]

@@ -177,8 +177,9 @@ def false_successes(starts: pd.DataFrame) -> pd.Series:
 
     Either as it was run here, or by itself with its own settings where that was tried.
     """
-    here = (starts["claimed"] == True) & ~starts["met"]  # noqa: E712  # None is neither
-    alone = (starts["own_claimed"] == True) & (starts["own_met"] == False)  # noqa: E712
+    # None is neither true nor false.
+    here = starts["claimed"].eq(True) & ~starts["met"]
+    alone = starts["own_claimed"].eq(True) & starts["own_met"].eq(False)
     found: pd.Series = here | alone
     return found
 
