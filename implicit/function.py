@@ -7,7 +7,10 @@ For z* = f(z*, θ) the implicit function theorem gives
 
 and both are fixed points again: of u ↦ Jᵀu + c and of ż ↦ J ż + ḟ. So backward and jvp call the
 same Function on those maps, and derivatives of any order follow, as do vmap and jacrev. Between
-forward and backward nothing is kept but z* and θ.
+forward and backward nothing is kept but z* and θ. A backward of which no further derivative is
+asked takes both its products, with Jᵀ and with ∂f/∂θ, from the graph of one evaluation.
+
+:class:`Estimated` is the same node with an estimate in place of the adjoint solve.
 
 Everything here works on matrices (B, D); packing a state with several tensors is done outside, by
 differentiable operations.
@@ -26,7 +29,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from solvers.evaluation import Linearisation, full_precision
+from solvers.evaluation import Linearisation, full_precision, transformed
+from solvers.inverse import LowRank, gathered
 from solvers.judge import norm
 from solvers.linear import LinearSolver
 from solvers.linear.base import LinearResult
@@ -36,6 +40,9 @@ from solvers.solution import AdjointRecord, Solution, Stats, Trace
 from solvers.solver import BaseSolver
 
 Flat = Callable[..., Tensor]
+Product = Callable[[Tensor], Tensor]
+# (the product with Jᵀ, the cotangent (B, D), the solver's estimate of (I − J)⁻¹) ↦ u (B, D)
+Estimate = Callable[[Product, Tensor, LowRank | None], Tensor]
 
 
 class AdjointWarning(UserWarning):
@@ -48,7 +55,17 @@ class AdjointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Rule:
-    """How the linear systems of derivatives are solved."""
+    """How the linear systems of derivatives are solved.
+
+    Attributes
+    ----------
+    solver, reltol, max_products, norm, on_failure
+        As in :class:`implicit.Implicit`.
+    site
+        The layer's name.
+    start
+        (B, D) a guess of the adjoint, such as the last step's; scaled to fit best.
+    """
 
     solver: BaseSolver
     reltol: float
@@ -56,6 +73,7 @@ class Rule:
     norm: str
     on_failure: str
     site: str
+    start: Tensor | None = None
 
 
 @dataclass
@@ -69,18 +87,57 @@ class Map:
     solve
         ``(z0, tensors) -> (B, D)``, without a graph.
     rule
-        How the systems of its derivatives are solved.
+        How the systems of its derivatives are solved; ``None`` where there are none.
     record
         Where the adjoint's solution is left.
     independent
         Whether samples are independent: what is known so far.
+    inverse
+        What estimates (I − J)⁻¹ at the fixed point, once that is found; ``None`` if nothing does.
     """
 
     function: Flat
     solve: Callable[[Tensor, tuple[Tensor, ...]], Tensor]
-    rule: Rule
+    rule: Rule | None
     record: AdjointRecord | None = None
     independent: list[bool | None] = field(default_factory=lambda: [None])
+    inverse: Callable[[], LowRank | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One evaluation of f at z with its graph, in z and in the tensors that want a gradient.
+
+    Attributes
+    ----------
+    z, fz
+        (B, D) the leaf and f there.
+    leaves
+        The tensors of which a gradient is wanted.
+    """
+
+    z: Tensor
+    fz: Tensor
+    leaves: tuple[Tensor, ...]
+
+    def pulled(self, u: Tensor) -> tuple[Tensor, ...]:
+        """Return uᵀ ∂f/∂θ for the leaves, keeping the graph."""
+        if not self.leaves or not self.fz.requires_grad:
+            return tuple(torch.zeros_like(t) for t in self.leaves)
+        return torch.autograd.grad(
+            self.fz, self.leaves, u, retain_graph=True, materialize_grads=True
+        )
+
+
+def trace(map_: Map, z: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int] = ()) -> Traced:
+    """Evaluate f at z (B, D) and keep the graph, in z and in the ``wanted`` of the tensors."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        given = [t.detach() for t in tensors]
+        for k in wanted:
+            given[k].requires_grad_()
+        fz = map_.function(leaf, *given)
+    return Traced(leaf, fz, tuple(given[k] for k in wanted))
 
 
 class Equilibrium(torch.autograd.Function):
@@ -105,20 +162,25 @@ class Equilibrium(torch.autograd.Function):
         map_: Map = ctx.map
         z, *tensors = ctx.saved_tensors
         (cotangent,) = cotangents
-        u = equilibrium(adjoint(map_), torch.zeros_like(cotangent), cotangent, z, *tensors)
         wanted = [k for k, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
-
-        def in_tensors(*chosen: Tensor) -> Tensor:
-            given = list(tensors)
-            for k, t in zip(wanted, chosen, strict=True):
-                given[k] = t
-            return map_.function(z, *given)
-
         gradients: list[Tensor | None] = [None] * len(tensors)
-        if wanted:
-            _, product, *_ = torch.func.vjp(in_tensors, *(tensors[k] for k in wanted))
-            for k, gradient in zip(wanted, product(u), strict=True):
-                gradients[k] = gradient
+        if not torch.is_grad_enabled() and not transformed():
+            found = first_order(map_, cotangent, z, tensors, wanted)
+        else:
+            u = equilibrium(adjoint(map_), torch.zeros_like(cotangent), cotangent, z, *tensors)
+
+            def in_tensors(*chosen: Tensor) -> Tensor:
+                given = list(tensors)
+                for k, t in zip(wanted, chosen, strict=True):
+                    given[k] = t
+                return map_.function(z, *given)
+
+            found = ()
+            if wanted:
+                _, product, *_ = torch.func.vjp(in_tensors, *(tensors[k] for k in wanted))
+                found = product(u)
+        for k, gradient in zip(wanted, found, strict=True):
+            gradients[k] = gradient
         return None, None, *gradients
 
     @staticmethod
@@ -156,6 +218,101 @@ def equilibrium(map_: Map, z0: Tensor, *tensors: Tensor) -> Tensor:
     return cast(Tensor, Equilibrium.apply(map_, z0, *tensors))  # type: ignore[no-untyped-call]
 
 
+def first_order(
+    map_: Map, c: Tensor, z: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the ``wanted`` tensors for the cotangent c (B, D), without a graph.
+
+    One evaluation is all that is kept: the adjoint is solved on its graph, and then used on it.
+    """
+    traced = trace(map_, z, tensors, wanted)
+    solution = solve_linear(map_, c, traced, transpose=True)
+    if map_.record is not None:
+        map_.record.adjoint = solution
+    return traced.pulled(cast(Tensor, solution.value))
+
+
+class Estimated(torch.autograd.Function):
+    """z* of a :class:`Map`, with an estimate of the adjoint for its backward."""
+
+    @staticmethod
+    def forward(map_: Map, name: str, estimate: Estimate, z0: Tensor, *tensors: Tensor) -> Tensor:
+        """Solve."""
+        return map_.solve(z0, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep z* and the tensors, nothing of the graph of f."""
+        ctx.map, ctx.name, ctx.estimate, _, *tensors = inputs
+        ctx.save_for_backward(output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """Estimate the adjoint, then take one product with ∂f/∂θ."""
+        if transformed():
+            raise _no_rule(ctx.name, "torch.func")
+        z, *tensors = ctx.saved_tensors
+        (c,) = cotangents
+        wanted = [k for k, needed in enumerate(ctx.needs_input_grad[4:]) if needed]
+        with torch.no_grad():
+            traced = trace(ctx.map, z, tensors, wanted)
+            found = estimated(ctx.map, ctx.name, ctx.estimate, c, traced)
+        if torch.is_grad_enabled():
+            found = _Once.apply(ctx.name, c, z, *found)  # type: ignore[no-untyped-call]
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        for k, gradient in zip(wanted, found, strict=True):
+            gradients[k] = gradient
+        return None, None, None, None, *gradients
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Refuse."""
+        raise _no_rule(ctx.name, "forward mode (jvp)")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, map_: Map, name: str, *_: Any) -> tuple[Tensor, int]:
+        """Refuse."""
+        raise _no_rule(name, "vmap")
+
+
+class _Once(torch.autograd.Function):
+    """The identity on gradients that cannot be differentiated again; c and z may ask for it."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, c: Tensor, z: Tensor, *gradients: Tensor) -> Any:
+        ctx.name = name
+        return gradients
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise _no_rule(ctx.name, "a second derivative")
+
+
+def estimated(
+    map_: Map, name: str, estimate: Estimate, c: Tensor, traced: Traced
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the wanted tensors by an estimate of the adjoint."""
+    started = time.perf_counter()
+    stats = Stats(
+        evaluations=1,
+        sample_evaluations=torch.ones(c.shape[0], dtype=torch.long, device=c.device),
+    )
+    products = Linearisation(traced.z, traced.fz, c.shape, stats)
+    with full_precision(c.device):
+        u = estimate(products.vjp, c, map_.inverse())
+    stats.seconds = time.perf_counter() - started
+    if map_.record is not None:
+        map_.record.stats = stats
+    return traced.pulled(u)
+
+
+def _no_rule(name: str, what: str) -> RuntimeError:
+    return RuntimeError(
+        f"the gradient {name} is an estimate for backpropagation, and has no rule for {what}: use"
+        " the gradient Implicit, which has one, or Unrolled"
+    )
+
+
 def product_forward(
     function: Callable[..., Tensor], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
 ) -> Tensor:
@@ -179,12 +336,17 @@ def adjoint(map_: Map) -> Map:
 
     def solve(_: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         c, z, *rest = tensors
-        solution = solve_linear(map_, c, z, tuple(rest), transpose=True)
+        solution = solve_linear(map_, c, trace(map_, z, rest), transpose=True)
         if map_.record is not None:
             map_.record.adjoint = solution
         return cast(Tensor, solution.value)
 
-    return Map(function, solve, map_.rule, independent=map_.independent)
+    def inverse() -> LowRank | None:
+        known = map_.inverse()
+        return None if known is None else known.flipped
+
+    rule = map_.rule and replace(map_.rule, start=None)
+    return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
 def tangent(map_: Map) -> Map:
@@ -195,13 +357,15 @@ def tangent(map_: Map) -> Map:
 
     def solve(_: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         d, z, *rest = tensors
-        return cast(Tensor, solve_linear(map_, d, z, tuple(rest), transpose=False).value)
+        return cast(Tensor, solve_linear(map_, d, trace(map_, z, rest), transpose=False).value)
 
-    return Map(function, solve, map_.rule, independent=map_.independent)
+    rule = map_.rule and replace(map_.rule, start=None)
+    return Map(function, solve, rule, independent=map_.independent, inverse=map_.inverse)
 
 
 def batched(map_: Map, size: int, dims: tuple[int | None, ...]) -> Map:
     """Return the map of ``size`` copies at once, whose samples are those of all copies."""
+    known: list[LowRank | None] = []
 
     def function(z: Tensor, *tensors: Tensor) -> Tensor:
         copies = z.reshape(size, z.shape[0] // size, -1)
@@ -211,45 +375,48 @@ def batched(map_: Map, size: int, dims: tuple[int | None, ...]) -> Map:
     def solve(z0: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         # A copy at a time: each is a problem of its own, with its own counts and verdicts.
         copies = z0.reshape(size, z0.shape[0] // size, -1)
-        solved = [
-            map_.solve(
-                copies[k],
-                tuple(t if d is None else t[k] for t, d in zip(tensors, dims, strict=True)),
-            )
-            for k in range(size)
-        ]
+        solved = []
+        known.clear()
+        for k in range(size):
+            own = tuple(t if d is None else t[k] for t, d in zip(tensors, dims, strict=True))
+            solved.append(map_.solve(copies[k], own))
+            known.append(map_.inverse())
         return torch.cat(solved)
 
-    return Map(function, solve, map_.rule, independent=map_.independent)
+    def inverse() -> LowRank | None:
+        if not known or any(k is None for k in known):
+            return None
+        pieces, rows = [], 0
+        for k in cast(list[LowRank], known):
+            pieces.append((torch.arange(rows, rows + len(k.scale), device=k.scale.device), k))
+            rows += len(k.scale)
+        return gathered(pieces, rows)
+
+    rule = map_.rule and replace(map_.rule, start=None)
+    return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
-def solve_linear(
-    map_: Map, b: Tensor, z: Tensor, tensors: tuple[Tensor, ...], *, transpose: bool
-) -> Solution:
-    """Solve (I − Jᵀ) u = b, or (I − J) u = b, at z; report a solve that falls short.
+def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> Solution:
+    """Solve (I − Jᵀ) u = b, or (I − J) u = b, at a point; report a solve that falls short.
 
     The tolerance is relative to ‖b‖, and b is scaled by a power of two to a size near 1 first:
     the loss may be of any scale.
     """
+    started = time.perf_counter()
     rule = map_.rule
-    with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        traced = map_.function(leaf, *(t.detach() for t in tensors))
+    assert rule is not None  # an estimate solves no system
     stats = Stats(
         evaluations=1,
         sample_evaluations=torch.ones(b.shape[0], dtype=torch.long, device=b.device),
     )
-    products = Linearisation(leaf, traced, b.shape, stats)
+    products = Linearisation(traced.z, traced.fz, b.shape, stats)
     apply = products.vjp if transpose else products.jvp
     if b.shape[0] > 1 and map_.independent[0] is None:
         map_.independent[0] = products.blocks()
     joint = map_.independent[0] is False
-    size = b.abs().amax(dim=1, keepdim=True)
-    size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
-    if joint:
-        size = size.amax().expand_as(size)
-    scale = torch.exp2(torch.floor(torch.log2(size)))
-    rhs = b.detach() / scale
+    shape = torch.Size((1, b.numel())) if joint else b.shape
+    scale = _power(b, joint=joint)
+    system = (b.detach() / scale).reshape(shape)
     settings = Settings(
         abstol=0.0,
         # Below the rounding of a few products nothing can be asked, as when the forward's is 0.
@@ -257,23 +424,39 @@ def solve_linear(
         norm=cast(Any, rule.norm),
         max_evaluations=rule.max_products,
     )
-    phase = "adjoint" if transpose else "tangent"
-    if isinstance(rule.solver, LinearSolver):
-        solution = _by_linear_solver(rule, apply, rhs, settings, stats, joint=joint)
-    else:
-        solution = _by_fixed_point(rule, apply, rhs, settings, stats, joint=joint)
+    known = map_.inverse()
+    if known is not None and known.left.shape[::2] != system.shape:
+        known = None  # of other samples than those of this system
+    if known is not None and transpose:
+        known = known.flipped
+    start = rule.start if transpose else None
+    with full_precision(b.device):
+        guess, rest = None, system
+        if start is not None and start.shape == b.shape and start.dtype == b.dtype:
+            guess, rest = _fitted(apply, start.to(b.device), system)
+        by = _by_linear_solver if isinstance(rule.solver, LinearSolver) else _by_fixed_point
+        solution = by(rule, apply, rest, settings, stats, system=system, known=known)
+        value = cast(Tensor, solution.value)
+        if guess is not None:
+            value = value + guess
     factor = scale[:, 0].to(solution.residual.dtype)
+    phase = "adjoint" if transpose else "tangent"
+    rows = b.shape[0]
     solution = replace(
         solution,
-        value=cast(Tensor, solution.value) * scale,
-        residual=solution.residual * factor,
-        scale=solution.scale * factor,
+        value=value.reshape(b.shape) * scale,
+        residual=solution.residual.expand(rows) * factor,
+        scale=solution.scale.expand(rows) * factor,
+        retcode=solution.retcode.expand(rows),
+        ended=solution.ended.expand(rows),
         trace=_scaled(solution.trace, float(scale.amax())),
         settings=settings,
         phase=phase,
         site=rule.site,
+        dim=b.shape[1],
         samples_independent=map_.independent[0],
     )
+    stats.seconds = time.perf_counter() - started
     announce(solution)
     if not solution.success and rule.on_failure != "ignore":
         text = (
@@ -285,91 +468,129 @@ def solve_linear(
     return solution
 
 
+def _power(b: Tensor, *, joint: bool) -> Tensor:
+    """Return the powers of two (B, 1) just below the largest entry of each row, or of all."""
+    size = b.detach().abs().amax(dim=1, keepdim=True)
+    size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
+    if joint:
+        size = size.amax().expand_as(size)
+    return torch.exp2(torch.floor(torch.log2(size)))
+
+
+def _fitted(apply: Product, start: Tensor, system: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the multiple of a guess that leaves the least of the system (rows, n), and the rest.
+
+    Costs one product.
+    """
+    guess = start.reshape(system.shape)
+    guess = guess / _power(guess, joint=False)
+    image = guess - apply(guess.reshape(start.shape)).reshape(system.shape)
+    square = (image * image).sum(dim=1, keepdim=True)
+    share = (image * system).sum(dim=1, keepdim=True) / torch.where(square > 0, square, 1.0)
+    share = torch.nan_to_num(share, 0.0, 0.0, 0.0)
+    return share * guess, system - share * image
+
+
 def _by_linear_solver(
     rule: Rule,
-    apply: Callable[[Tensor], Tensor],
+    apply: Product,
     b: Tensor,
     settings: Settings,
     stats: Stats,
     *,
-    joint: bool,
+    system: Tensor,
+    known: LowRank | None,
 ) -> Solution:
+    """Solve (I − A) u = b for b (rows, n) to the tolerance of ``system``, by a linear solver."""
     started = time.perf_counter()
     solver = cast(LinearSolver, rule.solver)
-    scale = norm(b, settings.norm)
-    shape = b.shape
-    system = b.reshape(1, -1) if joint else b
-    tolerance = settings.reltol * norm(system, settings.norm)
-    with full_precision(b.device):
-        result: LinearResult = solver.solve(
-            lambda v: v - apply(v.reshape(shape)).reshape(v.shape),
-            system,
-            tolerance=tolerance,
-            max_products=settings.max_evaluations,
-            norm=settings.norm,
-        )
-    code = result.codes(tolerance)
+    scale = norm(system, settings.norm)
+    shape = apply_shape(stats, b)
+    tolerance = settings.reltol * scale
+    result: LinearResult = solver.solve(
+        lambda v: v - apply(v.reshape(shape)).reshape(v.shape),
+        b,
+        tolerance=tolerance,
+        max_products=settings.max_evaluations,
+        norm=settings.norm,
+        precondition=None if known is None else known.__call__,
+    )
     stats.iterations = result.products
-    stats.syncs = result.reads
+    stats.syncs += result.reads
     stats.history_bytes = result.history_bytes
-    stats.seconds = time.perf_counter() - started
     trace = None
     if result.trace:
         counts, residuals, active = zip(*result.trace, strict=True)
         trace = Trace(
             torch.tensor(counts),
-            torch.linspace(0, stats.seconds, len(counts) + 1, dtype=torch.float64)[1:],
+            torch.linspace(0, time.perf_counter() - started, len(counts) + 1, dtype=torch.float64)[
+                1:
+            ],
             torch.stack(residuals),
             torch.stack(active),
         )
-    rows = shape[0]
     return Solution(
-        value=result.x.reshape(shape),
-        residual=result.residual.expand(rows),
-        scale=norm(system, settings.norm).expand(rows) if joint else scale,
-        retcode=code.expand(rows),
-        ended=torch.full((rows,), result.products, device=b.device),
+        value=result.x,
+        residual=result.residual,
+        scale=scale,
+        retcode=result.codes(tolerance),
+        ended=torch.full((len(b),), result.products, device=b.device),
         stats=stats,
         trace=trace,
         solver=solver,
         settings=settings,
         dtype=str(b.dtype).removeprefix("torch."),
         device=str(b.device),
-        dim=shape[1],
     )
 
 
 def _by_fixed_point(
     rule: Rule,
-    apply: Callable[[Tensor], Tensor],
+    apply: Product,
     b: Tensor,
     settings: Settings,
     stats: Stats,
     *,
-    joint: bool,
+    system: Tensor,
+    known: LowRank | None,
 ) -> Solution:
-    """Solve u = A u + b by a solver of fixed points."""
+    """Solve (I − A) u = b for b (rows, n) to the tolerance of ``system``, as a fixed point.
 
-    def function(u: Tensor, index: Tensor) -> Tensor:
+    That is u = A u + b, or with an estimate P of the inverse y = y − (I − A) P y + b, u = P y.
+    """
+    shape = apply_shape(stats, b)
+    right = known or (lambda v: v)
+
+    def image(y: Tensor) -> Tensor:
+        u = right(y)
+        moved = apply(u.reshape(shape)).reshape(u.shape)
+        return moved if known is None else y - u + moved
+
+    def function(y: Tensor, index: Tensor) -> Tensor:
         # The graph is that of the whole batch: samples that are still being solved are put there.
-        whole = u if u.shape[0] == b.shape[0] else torch.zeros_like(b).index_copy(0, index, u)
-        return apply(whole)[index] + b[index] if whole is not u else apply(u) + b
+        whole = y if len(y) == len(b) else torch.zeros_like(b).index_copy(0, index, y)
+        return image(whole)[index] + b[index] if whole is not y else image(y) + b
 
     problem = FixedPointProblem(
         function,
         torch.zeros_like(b),
-        args=(torch.arange(b.shape[0], device=b.device),),
-        samples_independent=not joint,
+        args=(torch.arange(len(b), device=b.device),),
+        samples_independent=True,
     )
-    solution = run(problem, rule.solver, settings, scale=norm(b, settings.norm), quiet=True)
+    solution = run(problem, rule.solver, settings, scale=norm(system, settings.norm), quiet=True)
     stats.iterations = solution.stats.iterations
     # Newton's method, say, takes products with the derivative of the product, which it is itself.
     stats.jvps += solution.stats.jvps
     stats.vjps += solution.stats.vjps
-    stats.syncs = solution.stats.syncs
-    stats.seconds = solution.stats.seconds
+    stats.syncs += solution.stats.syncs
     stats.history_bytes = solution.stats.history_bytes
-    return replace(solution, stats=stats)
+    return replace(solution, value=right(cast(Tensor, solution.value)), stats=stats)
+
+
+def apply_shape(stats: Stats, b: Tensor) -> torch.Size:
+    """Return the shape (B, D) of the states that a system (rows, n) is made of."""
+    batch = len(stats.sample_evaluations)
+    return torch.Size((batch, b.numel() // batch))
 
 
 def _scaled(trace: Trace | None, factor: float) -> Trace | None:

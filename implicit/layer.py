@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from implicit.gradients import Gradient, Implicit
-from implicit.solve import solve
+from implicit.gradients.base import Request
+from implicit.solve import requested
 from solvers.loop import Settings
 from solvers.problem import FixedPointProblem, State
 from solvers.solution import Solution
@@ -68,11 +70,18 @@ class DEQ(nn.Module):
         self.samples_independent = samples_independent
         self.name = name
         self.solution: Solution | None = None
+        # What was found out, in training and in evaluation: batch statistics couple samples.
+        self._independent: dict[bool, bool] = {}
 
     @property
     def adjoint_solution(self) -> Solution | None:
         """The last backward solve, once it has run."""
         return None if self.solution is None else self.solution.adjoint
+
+    @property
+    def certificate(self) -> Any:
+        """How inexact the last gradient may be, once backward has run."""
+        return None if self.solution is None else self.solution.certificate
 
     def initial_state(self, *args: Tensor) -> State:
         """Return the start of the solve: the cell's own, or zeros like the first arg.
@@ -89,28 +98,25 @@ class DEQ(nn.Module):
             raise ValueError("without args and cell.initial_state the layer needs z0=")
         return args[0].new_zeros(args[0].shape)
 
+    # One break, rather than one a decision of the solver that depends on data.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Tensor, z0: State | None = None) -> Any:
         """Return z* for the injection ``args`` (batch first), from ``z0`` if given."""
         start = self.initial_state(*args) if z0 is None else z0
-        s = self.settings
+        independent = self.samples_independent
+        if independent is None:
+            independent = self._independent.get(self.training)
         problem = FixedPointProblem(
             self.cell,
             start,
             args,
-            samples_independent=self.samples_independent,
+            samples_independent=independent,
             name=self.name or type(self.cell).__name__,
         )
-        solution = solve(
-            problem,
-            self.solver,
-            self.gradient,
-            abstol=s.abstol,
-            reltol=s.reltol,
-            norm=s.norm,
-            max_evaluations=s.max_evaluations,
-            fixed_budget=s.fixed_budget,
-            site=self.name,
-        )
+        request = Request(self.solver, self.settings, site=self.name, earlier=self.solution)
+        solution = requested(problem, self.gradient, request)
+        if solution.samples_independent is not None:
+            self._independent[self.training] = solution.samples_independent
         value = solution.value
         detached = tuple(t.detach() for t in value) if isinstance(value, tuple) else value.detach()
         self.solution = replace(solution, value=detached)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from implicit.explicit import as_module
 from implicit.gradients import Gradient, Implicit
-from solvers.loop import Iteration, Settings, run, started_from
+from implicit.gradients.base import Request
+from solvers.loop import Iteration, Settings, started_from
 from solvers.problem import Problem, parts
 from solvers.solution import Solution
 from solvers.solver import BaseSolver
@@ -31,6 +32,8 @@ def solve(
     scale: Tensor | float | None = None,
     trace: Literal["summary", "per_sample"] | None = "summary",
     callback: Callable[[Iteration], object] | None = None,
+    compile: bool = False,
+    keep_inverse: bool = False,
     site: str = "",
 ) -> Solution:
     """Solve a problem; ``solution.value`` is differentiable in args, params and the parameters.
@@ -41,7 +44,7 @@ def solve(
     Parameters
     ----------
     problem, solver, abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, start, \
-scale, trace, callback
+scale, trace, callback, compile, keep_inverse
         As in :func:`solvers.solve`.
     gradient
         ``Implicit()`` when ``None``.
@@ -59,18 +62,23 @@ scale, trace, callback
         If the function closes over tensors that require gradients, or the gradient does not fit
         the solver.
     """
-    settings = Settings(abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace)
+    settings = Settings(
+        abstol, reltol, norm, max_evaluations, max_seconds, fixed_budget, trace, compile
+    )
     if start is not None:
         problem = started_from(problem, start)
-    gradient = gradient or Implicit()
+    request = Request(solver, settings, scale, callback, site, start, start, keep_inverse)
+    return requested(problem, gradient or Implicit(), request)
+
+
+def requested(problem: Problem, gradient: Gradient, request: Request) -> Solution:
+    """Solve as :func:`solve` does, the settings checked; what the layer shares with it."""
     wanted = _wanted(problem)
     with torch.set_grad_enabled(wanted):
         # Through steps, the network is the steps: they are the same where it is only used.
-        if wanted or "native" in gradient.requires:
-            return gradient.solve(
-                problem, solver, settings, site=site, scale=scale, callback=callback
-            )
-        return run(problem, solver, settings, site=site, scale=scale, callback=callback)
+        if wanted or gradient.requires & {"native", "own"}:
+            return gradient.solve(problem, request)
+        return request.run(problem)
 
 
 def _wanted(problem: Problem) -> bool:

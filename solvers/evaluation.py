@@ -194,6 +194,13 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
     return contextlib.nullcontext()
 
 
+def transformed() -> bool:
+    """Whether this runs within a transform of ``torch.func``."""
+    # torch has no public way to ask for it.
+    functorch = getattr(torch._C, "_functorch", None)
+    return functorch is not None and functorch.peek_interpreter_stack() is not None
+
+
 def _devices(z: Tensor) -> list[torch.device]:
     return [z.device] if z.device.type == "cuda" else []
 

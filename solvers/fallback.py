@@ -191,6 +191,7 @@ def _trusted(inverse: Any, near: Tensor) -> LowRank | None:
     """Return the inverse for the samples that go on from where it was found, else the identity."""
     if not isinstance(inverse, LowRank) or not bool(near.any()):
         return None
+    near = near[: len(inverse.scale)]  # coupled samples, all near or none, have one together
     middle = torch.where(near[:, None, None], inverse.middle, 0.0)
     return inverse._replace(scale=torch.where(near, inverse.scale, 1.0), middle=middle)
 

@@ -55,7 +55,12 @@ class LowRank(NamedTuple):
 
     def transpose(self, u: Tensor) -> Tensor:
         """Return the estimate of (I − J)⁻ᵀ u, for u (B, D)."""
-        return _apply(self.scale, self.right, self.middle.transpose(1, 2), self.left, u)
+        return self.flipped(u)
+
+    @property
+    def flipped(self) -> LowRank:
+        """The transposed operator, of the same memory."""
+        return LowRank(self.scale, self.right, self.middle.transpose(1, 2), self.left)
 
     def reduced(self, rank: int) -> LowRank:
         """Return an operator σ I + UᵀV near this one, with U and V of ``rank`` rows, or less.

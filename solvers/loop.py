@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.evaluation import Evaluator, full_precision
+from solvers.evaluation import Evaluator, full_precision, transformed
 from solvers.inverse import Inverse, LowRank, gathered
 from solvers.judge import Bools, Concluded, Ints, Judge
 from solvers.options import Options
@@ -171,12 +171,7 @@ def _refuse_grad(problem: Problem) -> None:
 
 def _refuse_vmap(fz: Tensor | None = None) -> None:
     """Raise if fz is batched; without one, if this is within a transform of torch.func at all."""
-    # torch has no public way to ask for it.
-    functorch = getattr(torch._C, "_functorch", None)
-    if functorch is None:
-        return
-    inside = functorch.peek_interpreter_stack() is not None
-    if inside if fz is None else functorch.is_batchedtensor(fz):
+    if transformed() and (fz is None or torch._C._functorch.is_batchedtensor(fz)):
         raise RuntimeError(
             "solvers.solve decides on the host when each sample is done, which torch.func.vmap"
             " cannot batch: put the samples on the batch axis of z0 and args, where they are solved"
@@ -363,6 +358,9 @@ class Iteration:
         self._tries = kind.trial is not Solver.trial
         self._aims = kind.aim is not Solver.aim
         self._known = None if start is None else start.inverse
+        rows = 1 if self.joint else self.problem.batch
+        if isinstance(self._known, LowRank) and len(self._known.scale) != rows:
+            self._known = None  # one of other samples, or of coupled ones, for which this is not
         self._keeps, self._pieces = keep_inverse, list[tuple[Tensor, LowRank]]()
         self._trace: list[tuple[int, float, Tensor]] = []
         self._drops: list[tuple[int, Tensor]] = []  # points traced before, rows that went on
@@ -455,7 +453,8 @@ class Iteration:
     def _begin(self) -> None:
         z, fz = self._rows(self.z), self._rows(self.fz)
         known, self._known = self._known, None
-        if isinstance(known, Inverse) and not self._one_row and not self.graph:
+        known = known if len(getattr(known, "scale", z)) == len(z) else None
+        if isinstance(known, Inverse) and not self.graph:
             self._state = self.solver.resume(z, fz, known)
         else:
             self._state = self.solver.init(z, fz)
@@ -538,7 +537,7 @@ class Iteration:
         self.judge.restrict(kept, rows)
         self.z, self.fz, self._residual = self.z[kept], self.fz[kept], self._residual[kept]
         self._state = map_tensors(lambda t: t[kept], self._state)
-        self._known = map_tensors(lambda t: t[kept], self._known)
+        self._known = None if self._known is None else map_tensors(lambda t: t[kept], self._known)
         if self.settings.trace is not None:
             self._drops.append((len(self._trace), torch.from_numpy(self.evaluator.rows)))
 
@@ -558,7 +557,7 @@ class Iteration:
 
     def _learnt(self, ended: Ints) -> list[tuple[Tensor, LowRank]]:
         """Return what the solver knows of samples that end (indices into the remaining ones)."""
-        if not self._keeps or self._state is None or self._one_row or not len(ended):
+        if not self._keeps or self._state is None or not len(ended):
             return []
         if self._keeps == "unsolved":
             ended = ended[self.judge.verdicts.code[ended] != ReturnCode.SUCCESS]
@@ -566,6 +565,8 @@ class Iteration:
         if not isinstance(inverse, LowRank):
             return []
         device = self.layout.device
+        if self._one_row:  # coupled samples have one operator together
+            return [(torch.zeros(1, dtype=torch.long, device=device), inverse)]
         samples = np.arange(self.problem.batch)[self.evaluator.rows]
         if len(ended) < len(samples):
             picked = torch.from_numpy(ended).to(device)
@@ -596,7 +597,7 @@ class Iteration:
             dtype=str(layout.dtype).removeprefix("torch."),
             device=str(layout.device),
             dim=layout.dim,
-            inverse=gathered(learnt, self.problem.batch),
+            inverse=gathered(learnt, 1 if self._one_row else self.problem.batch),
             samples_independent=self.independent,
         )
 

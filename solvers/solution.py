@@ -109,9 +109,21 @@ class Trace:
 
 @dataclass
 class AdjointRecord:
-    """Where a backward pass leaves its solution; refers to no graph, so that nothing lives on."""
+    """What a backward pass leaves; it refers to no graph, so that nothing lives on.
+
+    Attributes
+    ----------
+    adjoint
+        The solution of its linear solve.
+    stats
+        What it cost where it estimates the adjoint, and solves nothing.
+    certificate
+        How inexact the gradient may be (:class:`implicit.Certificate`).
+    """
 
     adjoint: Solution | None = None
+    stats: Stats | None = None
+    certificate: Any = None
 
 
 @dataclass(eq=False)
@@ -171,6 +183,11 @@ class Solution:
     def adjoint(self) -> Solution | None:
         """The solution of the backward solve, once backward has run."""
         return self.record.adjoint
+
+    @property
+    def certificate(self) -> Any:
+        """The estimate of the gradient's relative error, once backward has run."""
+        return self.record.certificate
 
     @property
     def batch(self) -> int:

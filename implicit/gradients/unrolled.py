@@ -9,20 +9,16 @@ AISTATS (2012).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from implicit.gradients.base import Gradient
+from implicit.gradients.base import Gradient, Request
 from solvers.fallback import merged
-from solvers.loop import Iteration, Settings, run
 from solvers.problem import Problem
 from solvers.solution import Solution
-from solvers.solver import BaseSolver
 
 
 @dataclass(frozen=True)
@@ -46,35 +42,21 @@ class Unrolled(Gradient):
     requires: ClassVar[frozenset[str]] = frozenset({"native"})
     reference: ClassVar[str] = "Domke 2012; Bai, Kolter & Koltun 2019"
 
-    def solve(
-        self,
-        problem: Problem,
-        solver: BaseSolver | None,
-        settings: Settings,
-        *,
-        scale: Tensor | float | None = None,
-        callback: Callable[[Iteration], object] | None = None,
-        site: str = "",
-    ) -> Solution:
+    def solve(self, problem: Problem, request: Request) -> Solution:
         """Solve with the graph of the steps."""
-        keywords: dict[str, Any] = {"scale": scale, "callback": callback, "site": site}
+        settings = request.settings
         if self.last is None or self.last >= settings.max_evaluations:
-            return run(problem, solver, settings, differentiable=True, **keywords)
+            return request.run(problem, differentiable=True)
         with torch.no_grad():
-            head = run(
-                problem,
-                solver,
-                replace(settings, max_evaluations=settings.max_evaluations - self.last),
-                quiet=True,
-                **keywords,
+            most = settings.max_evaluations - self.last
+            head = request.run(
+                problem, settings=replace(settings, max_evaluations=most), quiet=True
             )
-        tail = run(
+        tail = request.run(
             problem,
-            solver,
-            replace(settings, max_evaluations=self.last, fixed_budget=True),
+            settings=replace(settings, max_evaluations=self.last, fixed_budget=True),
             start=head,
             differentiable=True,
-            **keywords,
         )
         return replace(
             tail, settings=settings, attempts=(head, tail), stats=merged([head.stats, tail.stats])

@@ -1,0 +1,104 @@
+"""What the gradients at the equilibrium share: a solve without a graph, whose value carries one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from implicit.explicit import explicit, refuse_closures
+from implicit.function import Estimate, Estimated, Map, Rule, equilibrium
+from implicit.gradients.base import Request
+from solvers.inverse import LowRank
+from solvers.options import OptionError
+from solvers.problem import FixedPointProblem, Layout, Problem, RootProblem
+from solvers.solution import AdjointRecord, Solution
+
+
+def at_equilibrium(
+    problem: Problem,
+    request: Request,
+    *,
+    name: str,
+    rule: Rule | None = None,
+    estimate: Estimate | None = None,
+    use_inverse: bool = False,
+) -> Solution:
+    """Solve without a graph; the value's backward solves the adjoint, or estimates it.
+
+    Parameters
+    ----------
+    problem, request
+        What is solved and how.
+    name
+        The gradient's, for messages.
+    rule
+        How the adjoint is solved.
+    estimate
+        What takes the adjoint's place; one of ``rule`` and ``estimate`` is given.
+    use_inverse
+        Whether the backward uses what the solver learnt of (I − J)⁻¹, which is kept for it.
+
+    Raises
+    ------
+    OptionError
+        If it shall, and the solver learns nothing.
+    """
+    given = explicit(problem)
+    function = refuse_closures(given.function)
+    layout = Layout(given.z0)
+    is_root = isinstance(given, RootProblem)
+    count = len(given.args)
+    # The closures below outlive the forward: what is in these lists must not.
+    wanted, found = [request], list[Solution]()
+    learnt: list[LowRank | None] = [None]
+    record = AdjointRecord()
+    independent = [problem.samples_independent]
+    title, keeps = problem.name, request.keep_inverse
+
+    def flat(z: Tensor, *tensors: Tensor) -> Tensor:
+        out = layout.pack(layout.check(function(layout.unpack(z), *tensors), z.shape[0], 1))
+        return z + out if is_root else out
+
+    def forward(z0: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
+        kind = RootProblem if is_root else FixedPointProblem
+        solution = wanted[0].run(
+            kind(
+                function,
+                layout.unpack(z0),
+                tuple(t.detach() for t in tensors[:count]),
+                tuple(t.detach() for t in tensors[count:]),
+                samples_independent=independent[0],
+                name=title,
+            ),
+            keep_inverse=use_inverse or keeps,
+        )
+        independent[0] = solution.samples_independent
+        if use_inverse:
+            if solution.inverse is None and solution.stats.iterations:
+                raise OptionError(
+                    f"the gradient {name} uses the solver's estimate of the inverse Jacobian, and"
+                    f" {solution.solver.name} leaves none: solve by Broyden or Anderson"
+                )
+            learnt[0] = solution.inverse
+            if not keeps:
+                solution = replace(
+                    solution,
+                    inverse=None,
+                    attempts=tuple(replace(a, inverse=None) for a in solution.attempts),
+                )
+        found.append(solution)
+        return layout.pack(solution.value).clone()
+
+    map_ = Map(flat, forward, rule, record, independent, lambda: learnt[0])
+    z0 = layout.pack(given.z0).detach()
+    tensors: tuple[Any, ...] = (*given.args, *given.params)
+    if estimate is None:
+        z = equilibrium(map_, z0, *tensors)
+    else:
+        z = Estimated.apply(map_, name, estimate, z0, *tensors)  # type: ignore[no-untyped-call]
+    solution = replace(found[-1], value=layout.unpack(z), record=record)
+    found.clear()
+    wanted.clear()
+    return solution
