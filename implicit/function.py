@@ -431,14 +431,21 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
         known = known.flipped
     start = rule.start if transpose else None
     with full_precision(b.device):
-        guess, rest = None, system
+        guess, rest = torch.zeros_like(system), system
         if start is not None and start.shape == b.shape and start.dtype == b.dtype:
             guess, rest = _fitted(apply, start.to(b.device), system)
         by = _by_linear_solver if isinstance(rule.solver, LinearSolver) else _by_fixed_point
         solution = by(rule, apply, rest, settings, stats, system=system, known=known)
-        value = cast(Tensor, solution.value)
-        if guess is not None:
-            value = value + guess
+        value = guess + cast(Tensor, solution.value)
+        spent = stats.vjps + stats.jvps
+        if known is not None and spent < rule.max_products and not solution.success:
+            # A nearly singular estimate spoils the last digits, or all: go on without it.
+            value = torch.where(torch.isfinite(solution.residual)[:, None], value, guess)
+            rest = system - value + apply(value.reshape(b.shape)).reshape(system.shape)
+            left = replace(settings, max_evaluations=max(1, rule.max_products - spent - 1))
+            again = by(rule, apply, rest, left, stats, system=system, known=None)
+            value = value + cast(Tensor, again.value)
+            solution = replace(again, trace=_joined(solution.trace, again.trace, spent + 1))
     factor = scale[:, 0].to(solution.residual.dtype)
     phase = "adjoint" if transpose else "tangent"
     rows = b.shape[0]
@@ -591,6 +598,18 @@ def apply_shape(stats: Stats, b: Tensor) -> torch.Size:
     """Return the shape (B, D) of the states that a system (rows, n) is made of."""
     batch = len(stats.sample_evaluations)
     return torch.Size((batch, b.numel() // batch))
+
+
+def _joined(first: Trace | None, then: Trace | None, spent: int) -> Trace | None:
+    """Return two traces as one, the second after so many products."""
+    if first is None or then is None:
+        return first or then
+    return Trace(
+        torch.cat((first.evaluations, then.evaluations + spent)),
+        torch.cat((first.seconds, then.seconds + first.seconds[-1])),
+        torch.cat((first.residual, then.residual)),
+        torch.cat((first.active, then.active)),
+    )
 
 
 def _scaled(trace: Trace | None, factor: float) -> Trace | None:
