@@ -11,13 +11,14 @@ Appl. Math. 159 (2003).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.history import small_dtype
+from solvers.history import by_numpy, small, small_dtype
 from solvers.judge import norm as row_norm
 from solvers.judge import to_l2
 from solvers.linear.base import LinearResult, LinearSolver, Product
@@ -100,12 +101,15 @@ def arnoldi_solve(
     beta = length(b)
     basis = Basis(b / torch.where(beta.detach() > 0, beta, 1.0)[:, None])
     columns: list[Tensor] = []
-    lives: list[Tensor] = []
-    grown: list[Tensor] = []
-    estimates: list[Tensor] = []
-    null = torch.ones_like(beta.detach())[:, None]
+    lives: list[Any] = []
+    grown: list[Any] = []
+    estimates: list[Any] = []
+    # What is small beside the vectors, by NumPy where the host has it at hand.
+    xp: Any = np if by_numpy(b) else torch
+    size, goal = small(beta.detach()), small(tolerance.expand_as(beta.detach()))
+    null = xp.ones_like(size)[:, None]
     square = null[:, 0]
-    live = beta.detach() > tolerance
+    live = size > goal
     reads = 0
     for j in range(max_products):
         if read_every and j % read_every == 0:
@@ -114,34 +118,39 @@ def arnoldi_solve(
                 break
         q, h = basis.orthogonalise(apply(basis.newest))
         rest = length(q)
-        column = torch.cat((h, rest[:, None]), dim=1)
-        fixed = column.detach()
+        columns.append(torch.cat((h, rest[:, None]), dim=1))
+        column = small(columns[-1].detach())
         # A happy breakdown: what is left of the product is rounding.
-        left = fixed[:, -1]
-        grows = live & (left > noise * torch.linalg.vector_norm(fixed, dim=1))
-        safe = torch.where(grows, rest, 1.0)
-        basis.push(torch.where(grows[:, None], q / safe[:, None], 0.0))
-        following = (null * fixed[:, :-1]).sum(dim=1) / -safe.detach()
-        null = torch.cat((null, torch.where(grows, following, 0.0)[:, None]), dim=1)
-        square = torch.addcmul(square, following, following)
-        columns.append(column)
+        left = column[:, -1]
+        grows = live & (left > noise * xp.sqrt((column * column).sum(1)))
+        if xp is np and grows.all():
+            basis.push(q / rest[:, None])
+        else:
+            kept = torch.as_tensor(grows)
+            safe = torch.where(kept, rest, 1.0)
+            basis.push(torch.where(kept[:, None], q / safe[:, None], 0.0))
+        following = (null * column[:, :-1]).sum(1) / -xp.where(grows, left, 1.0)
+        null = xp.concatenate((null, xp.where(grows, following, 0.0)[:, None]), 1)
+        square = square + following * following
         lives.append(live)
         grown.append(grows)
-        estimates.append(beta.detach() * square.rsqrt())
-        live = grows & (estimates[-1] > tolerance)
+        estimates.append(size / xp.sqrt(square))
+        live = grows & (estimates[-1] > goal)
     k = len(columns)
+    live = torch.as_tensor(live)
     if k == 0:
         zero = torch.zeros_like(live, dtype=torch.long)
         return Cycle(torch.zeros_like(b).to(dtype), b.to(dtype), beta, 0, zero, live, [], 0, reads)
-    active = torch.stack(lives, dim=1)
-    going = torch.stack((*lives[1:], live), dim=1)
-    hessenberg = _hessenberg(columns, active, torch.stack(grown, dim=1))
+    active = torch.as_tensor(xp.stack(lives, 1))
+    going = torch.cat((active[:, 1:], live[:, None]), dim=1)
+    hessenberg = _hessenberg(columns, active, torch.as_tensor(xp.stack(grown, 1)))
     y = _least_squares(hessenberg, beta)
     start = torch.nn.functional.pad(beta[:, None], (0, k))
     coordinates = start - (hessenberg @ y[:, :, None])[:, :, 0]
     x = (y[:, None] @ basis.vectors[:, :k])[:, 0]
     r = (coordinates[:, None] @ basis.vectors)[:, 0]
-    largest = torch.where(going, torch.stack(estimates, dim=1), 0.0).amax(dim=0)
+    found = torch.as_tensor(xp.stack(estimates, 1)).to(b.dtype)
+    largest = torch.where(going, found, 0.0).amax(dim=0)
     trace = list(zip(range(1, k + 1), largest.unbind(), going.sum(dim=0).unbind(), strict=True))
     return Cycle(
         right(x.to(dtype)),
