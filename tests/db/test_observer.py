@@ -39,13 +39,15 @@ def repr_of_type(value):
 # How runs end
 
 
-def test_a_completed_run(url):
+def test_a_completed_run(either):
     def main(_run):
         _run.info["note"] = "kept"
         return 0.25
 
-    observer = toy.run(url, main, study="s", trial="t", environment={"torch": "2.13.0", "cores": 2})
-    store = Store(url)
+    observer = toy.run(
+        either, main, study="s", trial="t", environment={"torch": "2.13.0", "cores": 2}
+    )
+    store = Store(either)
     row = store.runs().iloc[0]
     assert (row["status"], row["study"], row["trial"]) == ("COMPLETED", "s", "t")
     assert (row["model"], row["solver"], row["adjoint"]) == ("cosine", "picard", "dense")
@@ -60,30 +62,30 @@ def test_a_completed_run(url):
     assert full["pid"] > 0 and full["counts"]["solves"] == 0
 
 
-def test_a_failed_run_keeps_its_traceback(url):
+def test_a_failed_run_keeps_its_traceback(either):
     def main(_run):
         raise ArithmeticError("residual is nan\nat sample 3")
 
     with pytest.raises(ArithmeticError):
-        toy.run(url, main, options={"--loglevel": "CRITICAL"})
-    run = Store(url).run(1)
+        toy.run(either, main, options={"--loglevel": "CRITICAL"})
+    run = Store(either).run(1)
     assert (run["status"], run["fail_type"]) == ("FAILED", "ArithmeticError")
     assert run["fail_message"] == "residual is nan\nat sample 3"
     assert "test_observer.py" in run["fail_trace"] and "Traceback" in run["fail_trace"]
     assert run["stopped_at"] is not None
 
 
-def test_ctrl_c(url):
+def test_ctrl_c(either):
     def main(_run):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        toy.run(url, main)
-    run = Store(url).run(1)
+        toy.run(either, main)
+    run = Store(either).run(1)
     assert (run["status"], run["fail_type"]) == ("INTERRUPTED", "KeyboardInterrupt")
 
 
-def test_an_interrupt_with_a_status_of_its_own(url):
+def test_an_interrupt_with_a_status_of_its_own(either):
     class Diverged(SacredInterrupt):
         STATUS = "DIVERGED"
 
@@ -91,25 +93,25 @@ def test_an_interrupt_with_a_status_of_its_own(url):
         raise Diverged("loss is 1e30")
 
     with pytest.raises(Diverged):
-        toy.run(url, main)
-    toy.run(url, lambda _run: None)
-    runs = Store(url).runs()
+        toy.run(either, main)
+    toy.run(either, lambda _run: None)
+    runs = Store(either).runs()
     assert list(runs["status"]) == ["DIVERGED", "COMPLETED"]
     assert runs["fail_message"][0] == "loss is 1e30"
 
 
-def test_sys_exit_is_a_failure(url):
+def test_sys_exit_is_a_failure(either):
     def main(_run):
         raise SystemExit(0)
 
     with pytest.raises(SystemExit):
-        toy.run(url, main, options={"--loglevel": "CRITICAL"})
-    assert Store(url).runs()["status"][0] == "FAILED"
+        toy.run(either, main, options={"--loglevel": "CRITICAL"})
+    assert Store(either).runs()["status"][0] == "FAILED"
 
 
-def test_a_queued_run(url):
-    toy.run(url, lambda _run: None, options={"--queue": True})
-    run = Store(url).run(1)
+def test_a_queued_run(either):
+    toy.run(either, lambda _run: None, options={"--queue": True})
+    run = Store(either).run(1)
     assert run["status"] == "QUEUED" and run["queued_at"] is not None and run["started_at"] is None
 
 
@@ -129,15 +131,15 @@ def test_a_queued_run(url):
     ],
     ids=repr_of_type,
 )
-def test_any_result(url, result, stored, value):
-    toy.run(url, lambda _run: result)
-    run = Store(url).run(1)
+def test_any_result(either, result, stored, value):
+    toy.run(either, lambda _run: result)
+    run = Store(either).run(1)
     assert (run["status"], run["result"], run["result_value"]) == ("COMPLETED", stored, value)
 
 
-def test_a_result_that_is_nan(url):
-    toy.run(url, lambda _run: math.nan)
-    run = Store(url).run(1)
+def test_a_result_that_is_nan(either):
+    toy.run(either, lambda _run: math.nan)
+    run = Store(either).run(1)
     assert run["status"] == "COMPLETED" and run["result_value"] is None
     assert math.isnan(run["result"])
 
@@ -165,7 +167,7 @@ def test_odd_configs(url):
     observer.join()
 
 
-def test_odd_metrics(url):
+def test_odd_metrics(either):
     class Tensor:  # as much of a tensor as is asked for
         def detach(self):
             self.detached = True
@@ -176,24 +178,24 @@ def test_odd_metrics(url):
             return 2.5
 
     values = [1, math.nan, math.inf, -math.inf, "text", Tensor(), np.float32(0.5), True, [1], None]
-    observer = started(url)
+    observer = started(either)
     observer.log_metrics({"m": logged(values, [0, 0, 1.5, 2, 3, 4, 5, 6, 7, None])}, {})
     observer.join()
-    points = Store(url).series()
+    points = Store(either).series()
     np.testing.assert_array_equal(
         points["value"], [1, np.nan, np.inf, -np.inf, np.nan, 2.5, 0.5, 1, np.nan, np.nan]
     )
     np.testing.assert_array_equal(points["step"], [0, 0, 1.5, 2, 3, 4, 5, 6, 7, np.nan])
     assert list(points["ord"]) == list(range(10))
-    flags = Store(url).query("select flag, value from point order by ord")
+    flags = Store(either).query("select flag, value from point order by ord")
     assert list(flags["flag"]) == [0, 1, 2, 3, 4, 0, 0, 0, 4, 4]
     assert (points["time"] == NOW.astimezone().replace(tzinfo=points["time"].dt.tz)).all()
 
 
-def test_torch_scalars_are_detached(url):
+def test_torch_scalars_are_detached(either):
     torch = pytest.importorskip("torch")
     weight = torch.tensor([2.0], requires_grad=True)
-    observer = started(url)
+    observer = started(either)
     observer.log_metrics({"m": logged([(weight * 3).sum(), weight])}, {})
     place = observer.solve(
         {
@@ -204,7 +206,7 @@ def test_torch_scalars_are_detached(url):
         }
     )
     observer.join()
-    store = Store(url)
+    store = Store(either)
     assert list(store.series()["value"]) == [6.0, 2.0]
     solve = store.solves().iloc[place]
     assert (solve["residual_last"], solve["sample_evaluations"]) == (2.0, 12)
@@ -212,12 +214,12 @@ def test_torch_scalars_are_detached(url):
     assert list(store.trace(solve["solve_id"])["residual"]) == [2.0]
 
 
-def test_numbers_that_are_not_finite_are_null_and_named(url):
-    observer = started(url)
+def test_numbers_that_are_not_finite_are_null_and_named(either):
+    observer = started(either)
     observer.solve({"residual_last": math.nan, "residual_min": -math.inf, "extra": {"a": 1}})
     observer.gradient({"rel_err": math.inf})
     observer.join()
-    store = Store(url)
+    store = Store(either)
     solve = store.solves().iloc[0]
     assert solve["extra"] == {"a": 1, "nonfinite": {"residual_last": "nan", "residual_min": "-inf"}}
     assert math.isnan(solve["residual_last"]) and math.isnan(solve["residual_min"])
@@ -248,16 +250,16 @@ def test_no_column_takes_infinity(url):
         ({"trace": {"residuals": [1]}}, "unknown key 'residuals'; did you mean 'residual'"),
     ],
 )
-def test_a_wrong_record_is_refused_by_name(url, record, message):
-    observer = started(url)
+def test_a_wrong_record_is_refused_by_name(either, record, message):
+    observer = started(either)
     with pytest.raises(TypeError, match=message):
         observer.solve(record)
     assert observer.solve({}) == 0
     observer.join()
 
 
-def test_a_trace_has_one_length(url):
-    observer = started(url)
+def test_a_trace_has_one_length(either):
+    observer = started(either)
     with pytest.raises(ValueError, match="of one length"):
         observer.solve({"trace": {"residual": [1.0], "seconds": [1.0, 2.0]}})
     with pytest.raises(ValueError, match="one-dimensional"):
@@ -265,8 +267,8 @@ def test_a_trace_has_one_length(url):
     observer.join()
 
 
-def test_what_the_database_refuses_is_an_error_and_the_run_goes_on(url):
-    observer = started(url)
+def test_what_the_database_refuses_is_an_error_and_the_run_goes_on(either):
+    observer = started(either)
     with pytest.raises(StoreError, match="phase"):
         observer.solve({"phase": "sideways"})
     with pytest.raises(StoreError, match="no solve with the ord 7"):
@@ -274,25 +276,25 @@ def test_what_the_database_refuses_is_an_error_and_the_run_goes_on(url):
     observer.solve({"phase": "forward"})
     observer.completed_event(NOW, None)
     observer.join()
-    assert len(Store(url).solves()) == 1
-    assert Store(url).runs()["status"][0] == "COMPLETED"
+    assert len(Store(either).solves()) == 1
+    assert Store(either).runs()["status"][0] == "COMPLETED"
 
 
-def test_gradients_know_their_solves(url):
-    observer = started(url)
+def test_gradients_know_their_solves(either):
+    observer = started(either)
     forward = observer.solve({"phase": "forward", "evaluations": 7, "retcode": "SUCCESS"})
     adjoint = observer.solve({"phase": "adjoint", "retcode": "STALLED", "message": "try more"})
     observer.gradient({"method": "implicit", "solve_ord": forward, "adjoint_ord": adjoint})
     observer.gradient({"method": "unrolled", "solve_ord": forward})
     observer.join()
-    rows = Store(url).gradients()
+    rows = Store(either).gradients()
     assert list(rows["forward_evaluations"]) == [7, 7]
     assert rows["adjoint_retcode"][0] == "STALLED" and rows["adjoint_message"][0] == "try more"
     assert rows["adjoint_retcode"][1] is None
 
 
-def test_traces_come_back_bit_for_bit(url):
-    observer = started(url)
+def test_traces_come_back_bit_for_bit(either):
+    observer = started(either)
     random = np.random.default_rng(0)
     trace = {name: random.standard_normal(1000) for name in ("evaluations", "seconds", "residual")}
     trace["residual"][[3, 4, 5]] = [np.nan, np.inf, -0.0]
@@ -300,7 +302,7 @@ def test_traces_come_back_bit_for_bit(url):
     observer.solve({})
     observer.solve({"trace": {"residual": []}})
     observer.join()
-    store = Store(url)
+    store = Store(either)
     back = store.trace(1)
     for name, column in trace.items():
         assert back[name].to_numpy().tobytes() == column.tobytes()
@@ -311,8 +313,8 @@ def test_traces_come_back_bit_for_bit(url):
         store.trace(99)
 
 
-def test_a_record_costs_about_a_millisecond(url):
-    observer = started(url)
+def test_a_record_costs_about_a_millisecond(either):
+    observer = started(either)
     record = {"phase": "forward", "options": {"window": 10}, "seconds": 1.0, "evaluations": 50}
     record["trace"] = {
         "evaluations": np.arange(50),
@@ -334,62 +336,62 @@ def test_a_record_costs_about_a_millisecond(url):
 # Sacred's traps
 
 
-def test_nothing_raises_at_a_beat(url, caplog):
+def test_nothing_raises_at_a_beat(either, caplog):
     class Hostile:
         def __repr__(self):
             raise RuntimeError("no text")
 
-    observer = started(url)
+    observer = started(either)
     observer.log_metrics({"m": {"values": [1]}}, {})
     observer.heartbeat_event({"a": Hostile()}, "", NOW, None)
     observer.heartbeat_event(None, None, NOW, Hostile())
     observer.log_metrics({}, {})
     observer.completed_event(NOW, Hostile())
     observer.join()
-    run = Store(url).run(1)
+    run = Store(either).run(1)
     assert run["status"] == "COMPLETED" and run["result"] == "<Hostile>"
     assert "metrics of run 1 could not be stored" in caplog.text
 
 
-def test_output_is_stored_once_though_sacred_repeats_it(url):
-    observer = started(url)
+def test_output_is_stored_once_though_sacred_repeats_it(either):
+    observer = started(either)
     for text in ("", "one\n", "one\ntwo\0\n", "one\ntwo\0\n", "one\ntwo\0\nthree\n"):
         observer.heartbeat_event({}, text, NOW, None)
-    assert Store(url).run(1)["output"] == "one\ntwo\ufffd\nthree\n"
-    assert len(Store(url).query("select * from run_output")) == 3
+    assert Store(either).run(1)["output"] == "one\ntwo\ufffd\nthree\n"
+    assert len(Store(either).query("select * from run_output")) == 3
     observer.heartbeat_event({}, "a filter made it shorter", NOW, None)
     observer.heartbeat_event({}, "a filter made it shorter, and more", NOW, None)
-    assert Store(url).run(1)["output"] == "a filter made it shorter, and more"
+    assert Store(either).run(1)["output"] == "a filter made it shorter, and more"
     observer.join()
 
 
-def test_sacred_delivers_output_and_metrics(url):
+def test_sacred_delivers_output_and_metrics(either):
     def main(_run):
         print("printed by the run")
         for step in range(100):
             _run.log_scalar("loss", 1 / (step + 1))
 
-    toy.run(url, main, options={"--capture": "sys"})
-    store = Store(url)
+    toy.run(either, main, options={"--capture": "sys"})
+    store = Store(either)
     assert "printed by the run" in store.run(1)["output"]
     assert list(store.series(names=["loss"])["value"]) == [1 / (n + 1) for n in range(100)]
     assert len(store.series(names="other")) == 0
 
 
-def test_metrics_and_beats_after_the_end(url):
-    observer = started(url)
+def test_metrics_and_beats_after_the_end(either):
+    observer = started(either)
     observer.log_metrics({"m": logged([1.0, 2.0])}, {})
     observer.completed_event(NOW + timedelta(seconds=5), 1)
     observer.join()
     observer.log_metrics({"m": logged([3.0])}, {})
     observer.heartbeat_event({"late": 1}, "late\n", NOW + timedelta(seconds=9), 1)
-    run = Store(url).run(1)
+    run = Store(either).run(1)
     assert (run["status"], run["seconds"], run["output"]) == ("COMPLETED", 5.0, "late\n")
-    assert list(Store(url).series()["value"]) == [1.0, 2.0, 3.0]
-    assert not Path(f"{url}-wal").exists(), "the database is closed"
+    assert list(Store(either).series()["value"]) == [1.0, 2.0, 3.0]
+    assert not Path(f"{either}-wal").exists(), "the database is closed"
 
 
-def test_a_beat_that_outlasts_the_run(url, monkeypatch):
+def test_a_beat_that_outlasts_the_run(either, monkeypatch):
     slow = RunObserver.log_metrics
 
     def log_metrics(self, *args, **kwargs):
@@ -397,17 +399,17 @@ def test_a_beat_that_outlasts_the_run(url, monkeypatch):
         slow(self, *args, **kwargs)
 
     monkeypatch.setattr(RunObserver, "log_metrics", log_metrics)
-    toy.run(url, lambda _run: _run.log_scalar("m", 1.0))
-    assert len(Store(url).series()) == 0
+    toy.run(either, lambda _run: _run.log_scalar("m", 1.0))
+    assert len(Store(either).series()) == 0
     for thread in threading.enumerate():
         if type(thread).__name__ == "IntervalTimer":
             thread.join()
-    assert list(Store(url).series()["value"]) == [1.0]
-    assert Store(url).runs()["status"][0] == "COMPLETED"
+    assert list(Store(either).series()["value"]) == [1.0]
+    assert Store(either).runs()["status"][0] == "COMPLETED"
 
 
-def test_info_may_change_during_a_beat(url):
-    observer = started(url)
+def test_info_may_change_during_a_beat(either):
+    observer = started(either)
     info = {"inner": {}}
     ended = threading.Event()
 
@@ -426,11 +428,11 @@ def test_info_may_change_during_a_beat(url):
     ended.set()
     thread.join()
     observer.join()
-    assert isinstance(Store(url).run(1)["info"]["inner"], dict)
+    assert isinstance(Store(either).run(1)["info"]["inner"], dict)
 
 
-def test_an_observer_has_one_run(url):
-    observer = RunObserver(url)
+def test_an_observer_has_one_run(either):
+    observer = RunObserver(either)
 
     def nested(_run):
         with pytest.raises(StoreError, match="make a new one for every run"):
@@ -441,15 +443,15 @@ def test_an_observer_has_one_run(url):
         _run.log_scalar("m", 1.0)
 
     toy.make(observer, nested).run(options={"--capture": "no"})
-    runs = Store(url).runs()
-    assert list(runs["status"]) == ["COMPLETED"] and len(Store(url).series()) == 1
-    assert len(Store(url).solves()) == 1
+    runs = Store(either).runs()
+    assert list(runs["status"]) == ["COMPLETED"] and len(Store(either).series()) == 1
+    assert len(Store(either).solves()) == 1
     with pytest.raises(StoreError, match="records run 1"):
         toy.make(observer, nested).run(options={"--capture": "no", "--loglevel": "CRITICAL"})
-    assert list(Store(url).runs()["status"]) == ["COMPLETED"]
+    assert list(Store(either).runs()["status"]) == ["COMPLETED"]
 
 
-def test_two_runs_at_once_in_one_process(url):
+def test_two_runs_at_once_in_one_process(either):
     both = threading.Barrier(2)
 
     def one(seed):
@@ -459,7 +461,7 @@ def test_two_runs_at_once_in_one_process(url):
                 _run.log_scalar("m", value * seed)
             both.wait(10)
 
-        observer = RunObserver(url)
+        observer = RunObserver(either)
         experiment = toy.make(observer, main, toy.CONFIG | {"seed": seed})
         experiment.run(options={"--capture": "no", "--loglevel": "ERROR"})
 
@@ -468,16 +470,16 @@ def test_two_runs_at_once_in_one_process(url):
         thread.start()
     for thread in threads:
         thread.join()
-    store = Store(url)
+    store = Store(either)
     assert list(store.runs()["status"]) == ["COMPLETED"] * 2
     assert sorted(store.runs()["seed"]) == [1, 2]
     sums = store.series().groupby("run_id")["value"].sum()
     assert dict(sums) == {run["id"]: 1225 * run["seed"] for _, run in store.runs().iterrows()}
 
 
-def test_records_before_the_start_are_refused(url):
+def test_records_before_the_start_are_refused(either):
     with pytest.raises(StoreError, match="no run yet"):
-        RunObserver(url).solve({})
+        RunObserver(either).solve({})
 
 
 def test_a_start_that_fails_leaves_nothing(tmp_path):
@@ -489,32 +491,32 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_id_from_outside(url):
+def test_an_id_from_outside(either):
     given = str(uuid.uuid4())
-    first = toy.run(url, lambda _run: None, options={"--id": given})
-    again = toy.run(url, lambda _run: None, options={"--id": given})
-    named = toy.run(url, lambda _run: None, options={"--id": "mine"})
+    first = toy.run(either, lambda _run: None, options={"--id": given})
+    again = toy.run(either, lambda _run: None, options={"--id": given})
+    named = toy.run(either, lambda _run: None, options={"--id": "mine"})
     assert first.uuid == given and again.uuid != given
-    store = Store(url)
+    store = Store(either)
     assert store.run(again.run_id)["parent_id"] == first.run_id
     assert store.run(named.run_id)["meta"]["id"] == "mine"
 
 
-def test_equal_machines_share_a_row(url):
+def test_equal_machines_share_a_row(either):
     for torch in ("2.13.0", "2.13.0", "2.12.0"):
-        toy.run(url, lambda _run: None, environment={"torch": torch})
-    assert len(Store(url).query("select * from environment")) == 2
+        toy.run(either, lambda _run: None, environment={"torch": torch})
+    assert len(Store(either).query("select * from environment")) == 2
 
 
-def test_replicates_share_a_hash(url):
+def test_replicates_share_a_hash(either):
     for seed, batch in ((1, 4), (2, 4), (1, 5)):
-        started(url, {"seed": seed, "batch": batch}).join()
-    hashes = Store(url).runs()["config_hash"]
+        started(either, {"seed": seed, "batch": batch}).join()
+    hashes = Store(either).runs()["config_hash"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_files_are_not_kept_and_that_is_said(url, caplog):
-    observer = started(url)
+def test_files_are_not_kept_and_that_is_said(either, caplog):
+    observer = started(either)
     with caplog.at_level(logging.WARNING):
         observer.artifact_event("a", "a.txt")
         observer.resource_event("b.txt")
@@ -557,8 +559,8 @@ def test_what_is_never_taken_is_said(url, monkeypatch, caplog):
     assert "1 records of run 1 could not be stored" in caplog.text
 
 
-def test_an_event_that_was_stored_unnoticed_is_not_stored_twice(url, monkeypatch):
-    observer = started(url)
+def test_an_event_that_was_stored_unnoticed_is_not_stored_twice(either, monkeypatch):
+    observer = started(either)
     write = observer._writer.solve
     calls = []
 
@@ -572,4 +574,4 @@ def test_an_event_that_was_stored_unnoticed_is_not_stored_twice(url, monkeypatch
     observer.solve({"evaluations": 1})
     observer.solve({"evaluations": 2})
     observer.join()
-    assert list(Store(url).solves()["evaluations"]) == [1, 2]
+    assert list(Store(either).solves()["evaluations"]) == [1, 2]

@@ -92,24 +92,24 @@ def test_eight_processes_start_together_on_a_fresh_store(tmp_path):
         assert store.query("select * from schema_version").shape == (1, 2)
 
 
-def test_a_killed_process_leaves_a_readable_store(url):
-    process = start(ALONE, url)
+def test_a_killed_process_leaves_a_readable_store(either):
+    process = start(ALONE, either)
     assert process.stdout.readline() == "going\n", process.stderr.read()
-    during = Store(url)
+    during = Store(either)
     assert during.runs()["status"][0] == "RUNNING"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    store = Store(url)
+    store = Store(either)
     run = store.run(1)
     assert (run["status"], run["pid"], run["stopped_at"]) == ("RUNNING", process.pid, None)
     solves = store.solves()
     assert len(solves) > 20 and list(solves["evaluations"]) == list(range(len(solves)))
     assert len(store.traces(solves["solve_id"])) == 20 * len(solves)
     assert store.query("select count(*) as n from run_config")["n"][0] > 5
-    done = toy.run(url, lambda _run: None)
+    done = toy.run(either, lambda _run: None)
     for uuid in (run["uuid"], done.uuid):
-        mark_died(url, uuid, "its process was killed")
-    after = Store(url).runs()
+        mark_died(either, uuid, "its process was killed")
+    after = Store(either).runs()
     assert list(after["status"]) == ["DIED", "COMPLETED"]
     assert after["stopped_at"][0] == after["heartbeat_at"][0]
     assert after["fail_message"][0] == "its process was killed"

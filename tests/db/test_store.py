@@ -238,8 +238,8 @@ def test_types_of_frames(demo):
 
 
 @pytest.mark.parametrize("method", ["runs", "solves", "gradients", "series"])
-def test_an_empty_store_has_the_same_columns(demo, url, method):
-    empty = getattr(Store(url, create=True), method)()
+def test_an_empty_store_has_the_same_columns(demo, either, method):
+    empty = getattr(Store(either, create=True), method)()
     full = getattr(demo, method)()
     assert len(empty) == 0 and len(full) > 0
     assert list(empty.columns) == list(full.columns)
@@ -256,12 +256,12 @@ def test_a_run_by_number_or_uuid(demo):
             demo.run(name)
 
 
-def test_the_start_of_two_uuids(url):
+def test_the_start_of_two_uuids(either):
     for end in "ab":
         toy.run(
-            url, lambda _run: None, options={"--id": f"f0000000-0000-4000-8000-00000000000{end}"}
+            either, lambda _run: None, options={"--id": f"f0000000-0000-4000-8000-00000000000{end}"}
         )
-    store = Store(url)
+    store = Store(either)
     with pytest.raises(StoreError, match="'f00' is the start of 2 runs' uuids"):
         store.run("f00")
     assert store.run("f0000000-0000-4000-8000-00000000000b")["id"] == 2
@@ -287,7 +287,7 @@ def test_traces_of_many_solves(demo):
     assert len(demo.traces([])) == 0
 
 
-def test_trials_are_the_newest_attempts(url):
+def test_trials_are_the_newest_attempts(either):
     def fails(_run):
         raise ArithmeticError
 
@@ -299,8 +299,8 @@ def test_trials_are_the_newest_attempts(url):
         ("b", "x", works), ("a", None, works),
     ]:  # fmt: skip
         with contextlib.suppress(ArithmeticError):
-            toy.run(url, main, options={"--loglevel": "CRITICAL"}, study=study, trial=trial)
-    store = Store(url)
+            toy.run(either, main, options={"--loglevel": "CRITICAL"}, study=study, trial=trial)
+    store = Store(either)
     found = store.trials("a").set_index("trial")
     assert dict(found["status"]) == {"x": "COMPLETED", "y": "FAILED"}
     assert dict(found["run_id"]) == {"x": 3, "y": 4}
@@ -308,13 +308,13 @@ def test_trials_are_the_newest_attempts(url):
     assert len(store.trials("b", "other")) == 0 and len(store.trials("c")) == 0
 
 
-def test_a_run_in_progress_is_seen(url):
+def test_a_run_in_progress_is_seen(either):
     seen = []
-    observer = RunObserver(url)
+    observer = RunObserver(either)
 
     def main(_run):
         observer.solve({"evaluations": 3})
-        store = Store(url)
+        store = Store(either)
         seen.append((store.runs()["status"][0], store.solves()["evaluations"][0]))
 
     toy.make(observer, main).run(options={"--capture": "no", "--loglevel": "ERROR"})

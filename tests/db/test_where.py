@@ -41,8 +41,8 @@ from db import Store, StoreError
         ("gradient.solver.name!=gmres", 20),
     ],
 )
-def test_runs(demo, where, count):
-    assert len(demo.runs(where)) == count
+def test_runs(filled, where, count):
+    assert len(filled.runs(where)) == count
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_runs(demo, where, count):
         ("run_id=1", 2),
     ],
 )
-def test_solves(demo, where, count):
-    assert len(demo.solves(where)) == count
+def test_solves(filled, where, count):
+    assert len(filled.solves(where)) == count
 
 
-def test_gradients_and_series(demo):
-    assert len(demo.gradients("gradient=unrolled and solver=newton and rel_err<1")) > 0
-    assert set(demo.series("seed=1")["run_id"]) == set(demo.runs("seed=1")["id"])
+def test_gradients_and_series(filled):
+    assert len(filled.gradients("gradient=unrolled and solver=newton and rel_err<1")) > 0
+    assert set(filled.series("seed=1")["run_id"]) == set(filled.runs("seed=1")["id"])
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +132,14 @@ def test_mixed_types(mixed, where, found):
         ("solver.mixing>null", "null has no order"),
     ],
 )
-def test_what_cannot_be_meant(demo, where, message):
+def test_what_cannot_be_meant(filled, where, message):
     with pytest.raises(StoreError, match=message):
-        demo.runs(where)
+        filled.runs(where)
 
 
-def test_json_columns_are_not_filtered(demo):
+def test_json_columns_are_not_filtered(filled):
     with pytest.raises(StoreError, match="'options' holds JSON"):
-        demo.solves("options=x")
+        filled.solves("options=x")
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_json_columns_are_not_filtered(demo):
         "run_config.key=1",
     ],
 )
-def test_injections(demo, where):
+def test_injections(filled, where):
     with contextlib.suppress(StoreError):
-        assert len(demo.runs(where)) == 0
-    assert len(demo.runs()) == 20
+        assert len(filled.runs(where)) == 0
+    assert len(filled.runs()) == 20
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.text(max_size=40), st.sampled_from(["", "status=", "solver.name!=", "seed<"]))
-def test_any_text_is_a_filter_or_an_error(demo, text, start):
+def test_any_text_is_a_filter_or_an_error(filled, text, start):
     with contextlib.suppress(StoreError):
-        assert len(demo.runs(start + text)) <= 20
+        assert len(filled.runs(start + text)) <= 20
 
 
-def test_an_empty_store_knows_no_config_keys(url):
-    assert len(Store(url, create=True).runs("solver.name=picard and status=COMPLETED")) == 0
+def test_an_empty_store_knows_no_config_keys(either):
+    assert len(Store(either, create=True).runs("solver.name=picard and status=COMPLETED")) == 0
