@@ -1,18 +1,28 @@
-"""Filters: ``solver.name=broyden and status=COMPLETED and reltol<1e-5`` as conditions over a view.
+"""Filters: ``solver.name=broyden and reltol<1e-5 and started>-7d`` as conditions over a view.
 
-A filter is ``key op value`` joined by ``and``, with the operators ``= != < <= > >=``. A key is a
-column of the view, a column of ``v_runs``, or any dotted key of the runs' configs, whichever comes
-first. A value is bare or quoted: bare ``1e-5`` is a number, bare ``true``, ``false`` and ``null``
-mean themselves, all else is text, and so is all that is quoted. A row without the key matches
-no condition on it but ``= null`` on a column. Values travel as bound parameters, never as SQL.
+A condition is ``key op value``, with the operators ``= != < <= > >=`` and ``~``, for which ``*``
+and ``?`` in the text stand for anything and any character, in either case; or ``key in (value,
+…)``. Conditions are joined by ``and`` and ``or``, turned round by ``not`` and put in parentheses.
+
+A key is a column of the view, a column of ``v_runs``, or any dotted key of the runs' configs,
+whichever comes first; ``started``, ``stopped`` and ``heartbeat`` are the times of that name. A
+value is bare or quoted: bare ``1e-5`` is a number, bare ``true``, ``false`` and ``null`` mean
+themselves, all else is text, and so is all that is quoted. A time is a date, a date with a time, or how long
+ago: ``-30m``, ``-12h``, ``-7d``, ``-2w``. A row without the key matches no condition on it but
+``= null`` on a column; ``not`` matches every row that its condition does not.
+
+The grammar is read by Lark. Values travel as bound parameters, never as SQL.
 """
 
 import functools
 import operator
 import re
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from lark import Lark, Token, Transformer
+from lark.exceptions import UnexpectedInput, VisitError
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -47,12 +57,32 @@ TYPES: dict[str, Any] = {
     "boolean": BigInteger(),
     "json": JSON_VALUE,
 }
-CONDITION = re.compile(
-    r"""\s*(?P<key>[A-Za-z_][\w.$-]*)\s*
-        (?P<op>!=|<=|>=|=|<|>)\s*
-        (?: '(?P<single>(?:[^']|'')*)' | "(?P<double>(?:[^"]|"")*)" | (?P<bare>[^\s'"=<>!()]+) )""",
-    re.VERBOSE,
-)
+GRAMMAR = r"""
+    ?start: any
+    ?any: all (_OR all)*
+    ?all: one (_AND one)*
+    ?one: _NOT one -> not_
+        | "(" any ")"
+        | KEY OPERATOR (SINGLE | DOUBLE | BARE) -> condition
+        | KEY _IN "(" item ("," item)* ")" -> member
+        | KEY _NOT _IN "(" item ("," item)* ")" -> no_member
+    ?item: SINGLE | DOUBLE | ITEM
+    KEY: /[A-Za-z_][\w.$-]*/
+    OPERATOR: "!=" | "<=" | ">=" | "=" | "<" | ">" | "~"
+    SINGLE: /'(?:[^']|'')*'/
+    DOUBLE: /"(?:[^"]|"")*"/
+    BARE: /[^\s'"=<>!~()]+/
+    ITEM: /[^\s'"=<>!~(),]+/
+    _AND.2: /and(?![\w.$-])/i
+    _OR.2: /or(?![\w.$-])/i
+    _NOT.2: /not(?![\w.$-])/i
+    _IN.2: /in(?![\w.$-])/i
+    %ignore /\s+/
+"""
+LONGEST = 4000  # characters of a filter; what is nested deeper than that allows, nobody reads
+ALIASES = {"started": "started_at", "stopped": "stopped_at", "heartbeat": "heartbeat_at"}
+AGO = re.compile(r"-(\d{1,6})([smhdw])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 OPERATORS = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -61,7 +91,6 @@ OPERATORS = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-AND = re.compile(r"\s+and\s+(?=\S)", re.IGNORECASE)
 RUN_KEYS = {"v_runs": "id", "v_solves": "run_id", "v_gradients": "run_id"}
 Condition = ColumnElement[bool]
 
@@ -85,7 +114,7 @@ def view(name: str) -> TableClause:
 
 
 def conditions(connection: Connection, name: str, where: str | None) -> list[Condition]:
-    """The conditions of a filter over the view ``name``.
+    """The conditions of a filter over the view ``name``, all of which are to hold.
 
     Raises
     ------
@@ -93,49 +122,89 @@ def conditions(connection: Connection, name: str, where: str | None) -> list[Con
         The filter cannot be read, a key is neither a column nor a config key of any run, or a value
         does not fit its column.
     """
-    return [_condition(connection, name, key, op, value) for key, op, value in _parse(where or "")]
-
-
-def _parse(where: str) -> list[tuple[str, str, Value]]:
-    if not where.strip():
+    text = where or ""
+    if not text.strip():
         return []
-    found: list[tuple[str, str, Value]] = []
-    position = 0
-    while True:
-        match = CONDITION.match(where, position)
-        if match is None:
-            break
-        found.append((match["key"], match["op"], _value(match)))
-        position = match.end()
-        joint = AND.match(where, position)
-        if joint is None:
-            break
-        position = joint.end()
-    if match is None or where[position:].strip():
-        raise StoreError(
-            f"the filter {where!r} cannot be read at {where[position:].strip()[:40]!r}: write "
-            "conditions 'key op value' joined by 'and', with op one of = != < <= > >=, "
-            "for example solver.name=broyden and status=COMPLETED and reltol<1e-5"
-        )
-    return found
+    if len(text) > LONGEST:
+        raise StoreError(f"the filter has {len(text)} characters, more than {LONGEST}: use SQL")
+    try:
+        tree = _parser().parse(text)
+        built = _Builder(lambda key, op, value: _condition(connection, name, key, op, value))
+        return [built.transform(tree)]
+    except UnexpectedInput as error:
+        raise _unreadable(text, error) from error
+    except VisitError as error:
+        if isinstance(error.orig_exc, StoreError):
+            raise error.orig_exc from error
+        raise
 
 
-def _value(match: re.Match[str]) -> Value:
-    if match["bare"] is not None:
-        try:
-            number = float(match["bare"])
-        except ValueError:
-            number = None
-        # nan and inf are no numbers to compare with: the store holds them as text
-        finite = number is not None and abs(number) < float("inf")
-        return Value(match["bare"], False, number if finite else None)
-    if match["single"] is not None:
-        return Value(match["single"].replace("''", "'"), True, None)
-    return Value(match["double"].replace('""', '"'), True, None)
+@functools.cache
+def _parser() -> Lark:
+    return Lark(GRAMMAR, parser="lalr")
+
+
+class _Builder(Transformer[Token, Any]):
+    """Makes conditions of a parsed filter."""
+
+    def __init__(self, build: Callable[[str, str, Value], Condition]):
+        super().__init__()
+        self._build = build
+
+    def any(self, found: list[Condition]) -> Condition:
+        return or_(*found)
+
+    def all(self, found: list[Condition]) -> Condition:
+        return and_(*found)
+
+    def not_(self, found: list[Condition]) -> Condition:
+        return not_(func.coalesce(found[0], false()))
+
+    def condition(self, found: list[Token]) -> Condition:
+        key, op, value = found
+        return self._build(str(key), str(op), _value(value))
+
+    def member(self, found: list[Token]) -> Condition:
+        key, *values = found
+        return or_(*(self._build(str(key), "=", _value(value)) for value in values))
+
+    def no_member(self, found: list[Token]) -> Condition:
+        key, *values = found
+        return and_(*(self._build(str(key), "!=", _value(value)) for value in values))
+
+
+def _unreadable(where: str, error: UnexpectedInput) -> StoreError:
+    place = getattr(error, "pos_in_stream", None)
+    token = getattr(error, "token", None)
+    if place is None or (token is not None and token.type == "$END"):
+        place = where.rstrip().rfind(" ") + 1  # it ends too early
+    return StoreError(
+        f"the filter {where!r} cannot be read at {where[place:].strip()[:40]!r}: write "
+        "conditions 'key op value', with op one of = != < <= > >= ~, or 'key in (value, value)', "
+        "joined by and, or, not and parentheses, "
+        "for example solver.name=broyden and status=COMPLETED and reltol<1e-5"
+    )
+
+
+def _value(token: Token) -> Value:
+    text = str(token)
+    if token.type == "SINGLE":
+        return Value(text[1:-1].replace("''", "'"), True, None)
+    if token.type == "DOUBLE":
+        return Value(text[1:-1].replace('""', '"'), True, None)
+    try:
+        number = float(text)
+    except ValueError:
+        number = None
+    # nan and inf are no numbers to compare with: the store holds them as text
+    finite = number is not None and abs(number) < float("inf")
+    return Value(text, False, number if finite else None)
 
 
 def _condition(connection: Connection, name: str, key: str, op: str, value: Value) -> Condition:
     run = view(name).c[RUN_KEYS[name]]
+    if ALIASES.get(key) in VIEWS["v_runs"].columns:
+        key = ALIASES[key]
     if key in VIEWS[name].columns:
         return _on_column(name, key, op, value)
     if key in VIEWS["v_runs"].columns:
@@ -151,6 +220,10 @@ def _condition(connection: Connection, name: str, key: str, op: str, value: Valu
 
 def _on_column(name: str, key: str, op: str, value: Value) -> Condition:
     target, documented = view(name).c[key], VIEWS[name].columns[key]
+    if op == "~":
+        if documented.type != "text":
+            raise StoreError(f"'~' is for text, and {documented.name!r} is {documented.type}")
+        return _like(target, value.text)
     if value.null:
         _only_equality(documented.name, op)
         return target.is_(None) if op == "=" else target.is_not(None)
@@ -177,6 +250,8 @@ def _on_column(name: str, key: str, op: str, value: Value) -> Condition:
 
 def _on_config(key: str, op: str, value: Value) -> Condition:
     kind, num, txt = RunConfig.kind, RunConfig.num, RunConfig.txt
+    if op == "~":
+        return and_(kind == "str", _like(txt, value.text))
     if value.null:
         _only_equality(key, op)
         return kind == "null" if op == "=" else kind != "null"
@@ -199,16 +274,28 @@ def _compare(left: Any, op: str, right: Any) -> Condition:
     return OPERATORS[op](left, right)  # type: ignore[no-any-return]
 
 
+def _like(target: Any, text: str) -> Condition:
+    """Whether a text fits, in which * and ? stand for anything and any character."""
+    kept = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    pattern = kept.replace("*", "%").replace("?", "_")
+    found: Condition = target.ilike(bindparam(None, pattern, type_=Text()), escape="\\")
+    return found
+
+
 def _only_equality(key: str, op: str) -> None:
     if op not in ("=", "!="):
         raise StoreError(f"null has no order: write {key}=null or {key}!=null, not {key}{op}null")
 
 
 def _time(key: str, text: str) -> datetime:
+    ago = AGO.fullmatch(text)
+    if ago:
+        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise StoreError(
-            f"{key!r} is a time, and {text!r} is none: write 2026-01-31 or '2026-01-31 14:00'"
+            f"{key!r} is a time, and {text!r} is none: "
+            "write 2026-01-31, '2026-01-31 14:00', or -7d for a week ago"
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -93,7 +93,9 @@ store_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 where_option = click.option(
-    "--where", metavar="FILTER", help='As in "solver.name=broyden and status=COMPLETED".'
+    "--where",
+    metavar="FILTER",
+    help='As in "solver.name=broyden and started>-7d and not status=FAILED".',
 )
 
 

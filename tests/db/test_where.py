@@ -39,6 +39,25 @@ from db import Store, StoreError
         ("started_at<'2020-01-01 12:00'", 0),
         ("uuid>=0", 20),
         ("gradient.solver.name!=gmres", 20),
+        ("solver=picard or solver=newton", 20),
+        ("status=FAILED or status=INTERRUPTED", 2),
+        ("(status=FAILED or status=COMPLETED) and seed in (0, 1)", 12),
+        ("status=FAILED or status=COMPLETED and seed in (0, 1)", 13),
+        ("not status=COMPLETED", 2),
+        ("not (solver=picard and status=COMPLETED)", 8),
+        ("solver not in (picard, 'newton')", 0),
+        ("solver.name in (newton)", 6),
+        ("fail_type in (ArithmeticError, null)", 19),
+        ("not fail_type=ArithmeticError", 19),  # also the runs that did not fail
+        ("fail_type!=ArithmeticError", 1),
+        ("solver~New*", 6),
+        ("solver.name~pic?rd", 14),
+        ("solver~'%'", 0),
+        ("solver~p_card", 0),
+        ("started>-1h", 20),
+        ("started<-1h or stopped<'2020-01-01'", 0),
+        ("started_at>-2w and heartbeat>-2w", 20),
+        ("NOT NOT solver=newton AND study=demo", 6),
     ],
 )
 def test_runs(filled, where, count):
@@ -98,11 +117,15 @@ def mixed(tmp_path_factory):
         ("name='o''neil \"x\" ; drop table run'", [1, 2, 3, 4, 5, 6, 7, 8]),
         ("other=1", [9]),
         ("other='1' or 1=1", None),
+        ("tol in (5, auto)", [3, 5]),
+        ("not tol=5", [1, 2, 3, 4, 6, 7, 8, 9]),
+        ("tol~AU*", [3]),
+        ("tol~*", [2, 3]),
     ],
 )
 def test_mixed_types(mixed, where, found):
     if found is None:
-        with pytest.raises(StoreError, match="cannot be read at 'or 1=1'"):
+        with pytest.raises(StoreError, match="cannot be read at '1=1'"):
             mixed.runs(where)
     else:
         assert list(mixed.runs(where)["id"]) == found
@@ -120,10 +143,16 @@ def test_mixed_types(mixed, where, found):
         ("solver=picard and", "cannot be read at 'and'"),
         ("and solver=picard", "cannot be read"),
         ("solver=picard solver=newton", "cannot be read at 'solver=newton'"),
-        ("solver=picard or solver=newton", "cannot be read at 'or solver=newton'"),
+        ("solver=picard or or solver=newton", "cannot be read at 'solver=newton'"),
+        ("(solver=picard", "cannot be read"),
+        ("solver=picard)", r"cannot be read at '\)'"),
+        ("seed in ()", r"cannot be read at '\)'"),
+        ("seed in 1", "cannot be read at '1'"),
+        ("seed~1*", "'~' is for text, and 'seed' is integer"),
+        ("started>-7x", "'started_at' is a time, and '-7x' is none: .*-7d for a week ago"),
+        ("status=x" + " or status=x" * 400, "more than 4000: use SQL"),
         ("solver='picard", "cannot be read"),
         ("solver like 'p%'", "cannot be read"),
-        ("(solver=picard)", "cannot be read"),
         ("seed=abc", "'seed' is a number, and 'abc' is none"),
         ("seed<nan", "'seed' is a number, and 'nan' is none"),
         ("fixed_budget=maybe", "is true or false, not 'maybe'"),
