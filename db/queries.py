@@ -32,7 +32,10 @@ from db.schema import (
 from db.views import VIEWS
 from db.where import conditions, view
 
-__all__ = ["config", "rows", "run", "run_id", "series", "sql", "traces", "trials"]
+__all__ = [
+    "config", "facts", "last_points", "results", "rows", "run", "run_id", "series", "sql", "traces",
+    "trials",
+]  # fmt: skip
 
 ORDERS = {"v_runs": ("id",), "v_solves": ("run_id", "ord"), "v_gradients": ("run_id", "ord")}
 
@@ -197,6 +200,48 @@ def config(connection: Connection, number: int) -> dict[str, Any]:
     """The config of a run, with nan and inf as they were."""
     found: dict[str, Any] = restore(connection.scalar(select(Run.config).where(Run.id == number)))
     return found
+
+
+def facts(connection: Connection, number: int) -> dict[str, Any]:
+    """What may differ between runs: the config, the environment and the code of one."""
+    entry = connection.execute(
+        select(Run.config, Run.code, Run.environment_id).where(Run.id == number)
+    ).one()
+    place = connection.execute(
+        select(Environment.__table__).where(Environment.id == entry.environment_id)
+    ).one_or_none()
+    environment = dict(place._mapping) if place else {}
+    for name in ("id", "fingerprint"):
+        environment.pop(name, None)
+    known: dict[str, Any] = restore(entry.config) or {}
+    return known | {"environment": restore(environment), "code": restore(entry.code)}
+
+
+def results(connection: Connection, ids: Iterable[int], name: str) -> "pd.Series[Any]":
+    """What runs returned under a name, by run; nan where that is no finite number."""
+    wanted = [int(n) for n in ids]
+    found: dict[int, float] = {}
+    for start in range(0, len(wanted), 1000):
+        some = select(Run.id, Run.result).where(Run.id.in_(wanted[start : start + 1000]))
+        for n, result in connection.execute(some):
+            value = result.get(name) if isinstance(result, dict) else None
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                found[n] = float(value)
+    return pd.Series([found.get(n, np.nan) for n in wanted], dtype="float64")
+
+
+def last_points(connection: Connection, ids: Iterable[int], name: str) -> "pd.Series[Any]":
+    """The last finite value of a series of runs, by run; nan where there is none."""
+    wanted = [int(n) for n in ids]
+    last = (
+        select(Series.run_id, Point.value, func.max(Point.ord))
+        .join(Series, Series.id == Point.series_id)
+        .where(Series.name == name, Point.value.is_not(None))
+        .group_by(Series.run_id, Point.value)
+        .order_by(func.max(Point.ord))
+    )
+    found = {run: value for run, value, _ in connection.execute(last)}
+    return pd.Series([found.get(n, np.nan) for n in wanted], dtype="float64")
 
 
 def sql(database: Database, engine: Engine, statement: str) -> pd.DataFrame:

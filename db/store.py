@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from db import queries, schema
+from db import comparisons, queries, schema
 from db.dialects import DEFAULT_PATH, Database, database
-from db.errors import StoreError
+from db.errors import StoreError, closest
 
 __all__ = ["Store", "connect", "default_url"]
 
@@ -187,6 +187,116 @@ class Store:
         """The config of one run, by its number or the start of its uuid."""
         with self._reading() as connection:
             return queries.config(connection, queries.run_id(connection, name))
+
+    def diff(self, *names: int | str) -> pd.DataFrame:
+        """In what runs differ: a row a key, a column a run, None for what a run does not have.
+
+        Keys are those of the config, and ``environment.…`` and ``code.…`` for machine, versions,
+        sources and commit.
+        """
+        if len(names) < 2:
+            raise StoreError("a difference needs at least two runs")
+        facts: dict[int, dict[str, Any]] = {}
+        with self._reading() as connection:
+            for name in names:
+                number = queries.run_id(connection, name)
+                facts[number] = queries.facts(connection, number)
+        return comparisons.diff(facts)
+
+    def best(
+        self, value: str, where: str | None = None, *, k: int = 5, largest: bool = False
+    ) -> pd.DataFrame:
+        """The ``k`` runs with the least (or largest) value, the best first.
+
+        Parameters
+        ----------
+        value
+            A numeric column of ``v_runs``; ``result.NAME``, what the run returned under that name;
+            or ``series.NAME``, the last value of a logged metric. It is the frame's first column.
+        where
+            Which runs.
+        """
+        if k < 1:
+            raise StoreError(f"k = {k}: expected a whole number of at least 1")
+        kind, _, name = value.partition(".")
+        with self._reading() as connection:
+            runs = queries.rows(connection, "v_runs", where)
+            if kind == "result" and name:
+                numbers = queries.results(connection, runs["id"], name)
+            elif kind == "series" and name:
+                numbers = queries.last_points(connection, runs["id"], name)
+            else:
+                numbers = comparisons.single(runs, value, "v_runs")
+        runs = runs.drop(columns=value, errors="ignore")
+        runs.insert(0, value, numbers.to_numpy())
+        runs = runs[runs[value].notna()]
+        if runs.empty:
+            raise StoreError(f"no run here has a number {value!r}: name another value or filter")
+        return runs.sort_values(value, ascending=not largest, kind="stable").head(k)
+
+    def replicates(
+        self,
+        value: str,
+        where: str | None = None,
+        *,
+        of: str = "solves",
+        by: Sequence[str] | None = None,
+        confidence: float = 0.95,
+    ) -> pd.DataFrame:
+        """Mean and interval of a column over the seeds of each group.
+
+        Parameters
+        ----------
+        value
+            A numeric column of the view.
+        where
+            Which rows.
+        of
+            ``runs``, ``solves`` or ``gradients``: the view.
+        by
+            Columns that a group shares; ``None`` is config_hash for runs, else model, problem,
+            solver, gradient, reltol and phase as far as the view has them.
+        confidence
+            Of Student's interval ``low`` to ``high``.
+        """
+        view = self._view(of)
+        with self._reading() as connection:
+            frame = queries.rows(connection, view, where)
+        if by is None:
+            usual = ("model", "problem", "phase", "solver", "gradient", "reltol")
+            by = ["config_hash"] if of == "runs" else [c for c in usual if c in frame.columns]
+        return comparisons.replicates(frame, value, by, view, confidence)
+
+    def compare(
+        self,
+        value: str,
+        left: str,
+        right: str,
+        *,
+        where: str | None = None,
+        key: str = "solver",
+        of: str = "solves",
+        confidence: float = 0.95,
+    ) -> pd.DataFrame:
+        """A paired comparison of two solvers, gradients or whatever ``key`` names.
+
+        Rows are paired by model, problem, seed, tolerance and phase. One row for all pairs, and one
+        a model: ``ratio`` is the geometric mean of left over right with its interval, ``p`` that of
+        Wilcoxon's signed-rank test, ``effect`` the rank-biserial correlation, −1 where left is less
+        in every pair.
+        """
+        view = self._view(of)
+        with self._reading() as connection:
+            frame = queries.rows(connection, view, where)
+        return comparisons.compare(
+            frame, value, (left, right), key=key, view=view, confidence=confidence
+        )
+
+    def _view(self, of: str) -> str:
+        views = {"runs": "v_runs", "solves": "v_solves", "gradients": "v_gradients"}
+        if of not in views:
+            raise StoreError(f"of = {of!r}: {closest(of, set(views))}")
+        return views[of]
 
     def trials(self, study: str, experiment: str | None = None) -> pd.DataFrame:
         """The newest attempt at every trial of a study: trial, status, run_id."""

@@ -7,9 +7,9 @@ and ``?`` in the text stand for anything and any character, in either case; or `
 A key is a column of the view, a column of ``v_runs``, or any dotted key of the runs' configs,
 whichever comes first; ``started``, ``stopped`` and ``heartbeat`` are the times of that name. A
 value is bare or quoted: bare ``1e-5`` is a number, bare ``true``, ``false`` and ``null`` mean
-themselves, all else is text, and so is all that is quoted. A time is a date, a date with a time, or how long
-ago: ``-30m``, ``-12h``, ``-7d``, ``-2w``. A row without the key matches no condition on it but
-``= null`` on a column; ``not`` matches every row that its condition does not.
+themselves, all else is text, and so is all that is quoted. A time is a date, a date with a time, or
+how long ago: ``-30m``, ``-12h``, ``-7d``, ``-2w``. A row without the key matches no condition on it
+but ``= null`` on a column; ``not`` matches every row that its condition does not.
 
 The grammar is read by Lark. Values travel as bound parameters, never as SQL.
 """

@@ -239,7 +239,7 @@ def _after_with(words: tuple[str, ...]) -> tuple[str, ...]:
 
 @deq.group(cls=Group)
 def runs() -> None:
-    """List the runs of the store, or show one."""
+    """List, show, compare and rank the runs of the store."""
 
 
 @runs.command("ls")
@@ -270,6 +270,86 @@ def show(run_id: str, as_json: bool, store: str | None) -> int:
     for name in [name for name, value in options.items() if value is False]:
         del options[name]
     tables.print_facts(found)
+    return 0
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="ID ID ...")
+@json_option
+@csv_option
+@store_option
+def diff(names: tuple[str, ...], as_json: bool, as_csv: bool, store: str | None) -> int:
+    """Show in what runs differ: config, environment, code."""
+    frame = _open(store).diff(*names).reset_index()
+    tables.print_frame(frame.rename(columns=str), as_json=as_json, as_csv=as_csv)
+    return 0
+
+
+@runs.command()
+@click.argument("value")
+@where_option
+@click.option("-k", "count", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--largest", is_flag=True, help="The largest first, not the least.")
+@json_option
+@csv_option
+@store_option
+def best(  # noqa: PLR0917  # click passes by name
+    value: str,
+    where: str | None,
+    count: int,
+    largest: bool,
+    as_json: bool,
+    as_csv: bool,
+    store: str | None,
+) -> int:
+    """Show the runs with the least VALUE.
+
+    VALUE is a column of v_runs, result.NAME (what a run returned) or series.NAME (the last value
+    of a logged metric).
+
+    \b
+    deq runs best result.evaluations --where "model=mlp"
+    """
+    frame = _open(store).best(value, where, k=count, largest=largest)
+    shown = frame if as_json or as_csv else frame[[c for c in (value, *RUN_COLUMNS) if c in frame]]
+    tables.print_frame(shown, as_json=as_json, as_csv=as_csv)
+    return 0
+
+
+@runs.command()
+@click.argument("value")
+@click.argument("left")
+@click.argument("right")
+@where_option
+@click.option("--key", default="solver", show_default=True, help="The column with LEFT and RIGHT.")
+@click.option(
+    "--of",
+    type=click.Choice(["runs", "solves", "gradients"]),
+    default="solves",
+    show_default=True,
+    help="The view.",
+)
+@json_option
+@csv_option
+@store_option
+def compare(  # noqa: PLR0917  # click passes by name
+    value: str,
+    left: str,
+    right: str,
+    where: str | None,
+    key: str,
+    of: str,
+    as_json: bool,
+    as_csv: bool,
+    store: str | None,
+) -> int:
+    """Compare VALUE between LEFT and RIGHT in pairs of equal model, problem, seed and tolerance.
+
+    \b
+    deq runs compare evaluations broyden anderson --where "phase=forward and reltol=1e-6"
+    """
+    frame = _open(store).compare(value, left, right, where=where, key=key, of=of)
+    tables.print_frame(frame, as_json=as_json, as_csv=as_csv)
     return 0
 
 

@@ -49,6 +49,28 @@ def test_run_ls_show_query(deq: Deq) -> None:
     assert deq("query", "select 1 as one", "--csv").out == "one\n1\n"
 
 
+def test_runs_diff_best_compare(deq: Deq) -> None:
+    for solver in ("broyden", "anderson"):
+        for seed in (0, 1):
+            said = deq("run", "tiny:experiment", "with", f"solver.name={solver}", f"seed={seed}")
+            assert said.code == 0
+    found = {
+        row["key"]: (row["1"], row["3"]) for row in deq("runs", "diff", "1", "3", "--json").json
+    }
+    assert found["solver.name"] == ("broyden", "anderson")
+    assert "seed" not in found
+    assert "solver.name" in deq("runs", "diff", "1", "3").out
+    best = deq("runs", "best", "seconds", "--where", "solver=broyden", "-k", "1", "--json").json
+    assert len(best) == 1
+    assert best[0]["solver"] == "broyden"
+    paired = deq("runs", "compare", "evaluations", "broyden", "anderson", "--json").json
+    assert paired[0]["pairs"] == 2
+    assert "ratio" in deq("runs", "compare", "evaluations", "broyden", "anderson").out
+    wrong = deq("runs", "compare", "evaluations", "broyden", "andersn")
+    assert wrong.code != 0
+    assert "did you mean 'anderson'" in wrong.err
+
+
 def test_sacreds_own_commands_and_options(deq: Deq, store: Opened) -> None:
     said = deq("run", "tiny:experiment", "print_config", "with", "solver.window=3")
     assert said.code == 0
