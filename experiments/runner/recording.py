@@ -11,6 +11,12 @@ is a config dataclass and a function::
         commandline.command_line(experiment)
 
 The config is checked and completed before the run exists, so a mistake leaves nothing in the store.
+
+Two ways for code that is not ours, each of which records every solve that happens meanwhile:
+:func:`attach` for somebody's Sacred experiment, and without Sacred::
+
+    with record(name="my script", config={"width": 64}) as recorder:
+        solution = solvers.solve(problem, Anderson())
 """
 # mypy: untyped-calls-exclude=sacred
 
@@ -22,9 +28,11 @@ import copy
 import inspect
 import signal
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -74,7 +82,7 @@ class Recorder:
     In a run without an observer (``--unobserved``) it only counts.
     """
 
-    def __init__(self, run: Run, observer: RunObserver | None) -> None:
+    def __init__(self, run: Run | _Script, observer: RunObserver | None) -> None:
         self._run = run
         self._observer = observer
         self._solves = 0
@@ -134,6 +142,145 @@ class Recorder:
             lambda solution: heard.append((self.solve(solution, **measured), solution))
         ):
             yield heard
+
+
+class _Script:
+    """What stands for Sacred's run where there is none: points go to the observer at once."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self._observer = observer
+
+    def log_scalar(self, name: str, value: float, step: float | None = None) -> None:
+        self._observer.log_metrics(
+            {
+                name: {
+                    "steps": [step],
+                    "values": [value],
+                    "timestamps": [datetime.now(UTC)],
+                }
+            },
+            {},
+        )
+
+
+@contextlib.contextmanager
+def record(
+    store: str | None = None,
+    *,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    study: str | None = None,
+) -> Iterator[Recorder]:
+    """Record every solve of the block in a run of its own, without Sacred.
+
+    Forward, backward and nested solves of ``solvers.solve``, ``implicit.solve`` and ``DEQ`` land in
+    the store by themselves; ``recorder.gradient`` and ``recorder.scalar`` add what you measured.
+    An exception ends the run as FAILED, ctrl-C as INTERRUPTED and SIGTERM as TERMINATED; it goes on
+    to the caller.
+
+    Parameters
+    ----------
+    store
+        A URL or the path of an SQLite file; ``None`` is ``DEQ_STORE`` or ``results/store.db``.
+    name
+        What the store calls the experiment.
+    config
+        What the run depends on, any plain data; ``seed`` in it becomes the run's seed.
+    study
+        What the run is a part of, if anything.
+
+    Raises
+    ------
+    ValueError
+        If there is no name.
+    StoreError
+        If the store cannot be opened; the block does not run then.
+    """
+    if not name.strip():
+        raise ValueError(f"name = {name!r}: a run needs a name to be found by")
+    observer = RunObserver(store, study=study, environment=environment.describe())
+    begun = datetime.now(UTC)
+    observer.started_event({"name": name}, "record", {}, begun, dict(config or {}), {}, None)
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(SETTINGS.DEFAULT_BEAT_INTERVAL):
+            observer.heartbeat_event({}, "", datetime.now(UTC), None)
+
+    heart = threading.Thread(target=beat, daemon=True, name=f"heartbeat of run {observer.run_id}")
+    heart.start()
+    recorder = Recorder(_Script(observer), observer)
+    try:
+        with _terminable(), recorder.observing():
+            yield recorder
+    except (KeyboardInterrupt, SacredInterrupt) as interrupt:
+        status = getattr(interrupt, "STATUS", "INTERRUPTED")
+        observer.interrupted_event(datetime.now(UTC), status)
+        raise
+    except BaseException as error:
+        trace = traceback.format_exception(type(error), error, error.__traceback__)
+        observer.failed_event(datetime.now(UTC), trace)
+        raise
+    else:
+        observer.completed_event(datetime.now(UTC), None)
+    finally:
+        ended.set()
+        heart.join()
+        observer.join()
+
+
+class _Attached(RunObserver):
+    """The observer of one run of a foreign experiment, which also listens to the solvers."""
+
+    def __init__(self, store: str | None) -> None:
+        super().__init__(store, environment=environment.describe())
+        self._listening = contextlib.ExitStack()
+
+    def started_event(self, *event: Any, **more: Any) -> int:
+        """Begin to listen when the run is in the store."""
+        number = super().started_event(*event, **more)
+        self._listening.enter_context(solvers.observe(self._heard))
+        return number
+
+    def _heard(self, solution: Solution) -> None:
+        self.solve(solve_row(solution))
+
+    def join(self) -> None:
+        """End listening, whatever ended the run."""
+        self._listening.close()
+        super().join()
+
+
+def attach(foreign: Experiment, store: str | None = None) -> Experiment:
+    """Record the runs of somebody's Sacred experiment, and every solve in them; return it.
+
+    Each run gets an observer of its own, beside those that the experiment has. ``-u`` (unobserved)
+    leaves the store out too.
+
+    Parameters
+    ----------
+    foreign
+        A Sacred experiment, made as usual.
+    store
+        As in :func:`record`.
+
+    Raises
+    ------
+    TypeError
+        If it is no experiment, or one of ours, which is recorded anyway.
+    """
+    if not isinstance(foreign, Experiment):
+        raise TypeError(f"expected a sacred.Experiment, got {type(foreign).__name__}")
+    if is_experiment(foreign):
+        raise TypeError(f"the experiment {foreign.path!r} is recorded already: run it as it is")
+
+    def prepare(options: dict[str, Any]) -> None:
+        foreign.observers[:] = [o for o in foreign.observers if not isinstance(o, _Attached)]
+        if not options.get("--unobserved"):
+            foreign.observers.append(_Attached(store))
+
+    foreign.option_hook(prepare)
+    return foreign
 
 
 class _CompleteConfig:
