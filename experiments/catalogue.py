@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = {
     "compare": "experiments.compare:experiment",
+    "gradients": "experiments.gradients:experiment",
     "limit": "experiments.limit:experiment",
+    "memory": "experiments.memory:experiment",
     "overhead": "experiments.overhead:experiment",
     "problems": "experiments.problems:experiment",
+    "theory": "experiments.theory:experiment",
 }
 
 

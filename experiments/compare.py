@@ -122,6 +122,16 @@ class CompareConfig:
                     f"gradient.name = '{gradient.name}': it differentiates through the steps of"
                     f" native solvers, and '{solver.name}' owns its loop: use 'implicit'"
                 )
+            if "own" in gradient.requires:
+                raise OptionError(
+                    f"gradient.name = '{gradient.name}': it brings its own iteration, so that no"
+                    " solver can be compared with it: the studies gradients and memory measure it"
+                )
+            if uses_inverse(gradient) and not leaves_inverse(solver):
+                raise OptionError(
+                    f"solver.name = '{solver.name}': '{gradient.name}' uses what the solver learns"
+                    " of the inverse Jacobian, and it learns nothing: use 'broyden' or 'anderson'"
+                )
         if self.fixed_budget and not native:
             raise OptionError(
                 f"fixed_budget = True: '{solver.name}' decides itself when to stop; use a native"
@@ -195,6 +205,18 @@ class Bench:
         """Return the loss of a solution."""
         with _autocast(self.config):
             return self.model.loss(self.model.readout(solution.value), self.target)
+
+
+def uses_inverse(gradient: Gradient) -> bool:
+    """Whether a gradient needs what the solver has learnt of the inverse Jacobian."""
+    return "inverse" in gradient.requires or getattr(gradient, "precondition", None) is not None
+
+
+def leaves_inverse(solver: BaseSolver) -> bool:
+    """Whether a solver learns something of the inverse Jacobian; a chain, if one of it does."""
+    if isinstance(solver, solvers.Fallback):
+        return any(map(leaves_inverse, solver.solvers))
+    return isinstance(solver, solvers.Solver) and type(solver).inverse is not solvers.Solver.inverse
 
 
 def _autocast(config: CompareConfig) -> torch.autocast:

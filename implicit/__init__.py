@@ -5,9 +5,52 @@
 >>> layer.solution, layer.adjoint_solution
 """
 
+from implicit.corrections import Watch, correction_loss
 from implicit.function import AdjointError, AdjointWarning
-from implicit.gradients import Gradient, Implicit, Unrolled
+from implicit.gradients import (
+    Checkpointed,
+    Gradient,
+    Implicit,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Reversible,
+    Shine,
+    Unrolled,
+)
+from implicit.gradients.reversible import ReconstructionError
+from implicit.jacobian import (
+    JacobianRegularisation,
+    LinearGrowth,
+    Spectrum,
+    eigenvalues,
+    jacobian_penalty,
+    spectral_radius,
+)
 from implicit.layer import DEQ
 from implicit.solve import solve
 
-__all__ = ["DEQ", "AdjointError", "AdjointWarning", "Gradient", "Implicit", "Unrolled", "solve"]
+__all__ = [
+    "DEQ",
+    "AdjointError",
+    "AdjointWarning",
+    "Checkpointed",
+    "Gradient",
+    "Implicit",
+    "JacobianFree",
+    "JacobianRegularisation",
+    "LinearGrowth",
+    "Neumann",
+    "Phantom",
+    "ReconstructionError",
+    "Reversible",
+    "Shine",
+    "Spectrum",
+    "Unrolled",
+    "Watch",
+    "correction_loss",
+    "eigenvalues",
+    "jacobian_penalty",
+    "solve",
+    "spectral_radius",
+]

@@ -29,7 +29,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from solvers.evaluation import Linearisation, full_precision, transformed
+from implicit.certificate import Learnt, certify
+from solvers.evaluation import Linearisation, full_precision, hooked, own_graph, transformed
 from solvers.inverse import LowRank, gathered
 from solvers.judge import norm
 from solvers.linear import LinearSolver
@@ -94,6 +95,10 @@ class Map:
         Whether samples are independent: what is known so far.
     inverse
         What estimates (I − J)⁻¹ at the fixed point, once that is found; ``None`` if nothing does.
+    certified
+        Whether a backward leaves a certificate in the record.
+    eps
+        Of the precision in which the function is evaluated.
     """
 
     function: Flat
@@ -102,6 +107,8 @@ class Map:
     record: AdjointRecord | None = None
     independent: list[bool | None] = field(default_factory=lambda: [None])
     inverse: Callable[[], LowRank | None] = lambda: None
+    certified: bool = False
+    eps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,30 +121,31 @@ class Traced:
         (B, D) the leaf and f there.
     leaves
         The tensors of which a gradient is wanted.
+    tensors
+        All tensors.
     """
 
     z: Tensor
     fz: Tensor
     leaves: tuple[Tensor, ...]
+    tensors: Sequence[Tensor]
 
     def pulled(self, u: Tensor) -> tuple[Tensor, ...]:
-        """Return uᵀ ∂f/∂θ for the leaves, keeping the graph."""
+        """Return uᵀ ∂f/∂θ for the leaves; the graph is freed on the way, and of no use then."""
         if not self.leaves or not self.fz.requires_grad:
             return tuple(torch.zeros_like(t) for t in self.leaves)
-        return torch.autograd.grad(
-            self.fz, self.leaves, u, retain_graph=True, materialize_grads=True
-        )
+        return torch.autograd.grad(self.fz, self.leaves, u, materialize_grads=True)
 
 
 def trace(map_: Map, z: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int] = ()) -> Traced:
     """Evaluate f at z (B, D) and keep the graph, in z and in the ``wanted`` of the tensors."""
-    with torch.enable_grad():
+    with torch.enable_grad(), own_graph():
         leaf = z.detach().requires_grad_()
         given = [t.detach() for t in tensors]
         for k in wanted:
             given[k].requires_grad_()
         fz = map_.function(leaf, *given)
-    return Traced(leaf, fz, tuple(given[k] for k in wanted))
+    return Traced(leaf, fz, tuple(given[k] for k in wanted), tensors)
 
 
 class Equilibrium(torch.autograd.Function):
@@ -177,7 +185,7 @@ class Equilibrium(torch.autograd.Function):
 
             found = ()
             if wanted:
-                _, product, *_ = torch.func.vjp(in_tensors, *(tensors[k] for k in wanted))
+                _, product = pullback(in_tensors, *(tensors[k] for k in wanted))
                 found = product(u)
         for k, gradient in zip(wanted, found, strict=True):
             gradients[k] = gradient
@@ -227,9 +235,43 @@ def first_order(
     """
     traced = trace(map_, z, tensors, wanted)
     solution = solve_linear(map_, c, traced, transpose=True)
+    u, learnt = cast(Tensor, solution.value), solution.inverse
     if map_.record is not None:
-        map_.record.adjoint = solution
-    return traced.pulled(cast(Tensor, solution.value))
+        map_.record.adjoint = replace(solution, inverse=None)  # the basis ends with the backward
+    if not map_.certified:
+        return traced.pulled(u)
+    return _certified(map_, c, u, traced, learnt)
+
+
+def _certified(
+    map_: Map, c: Tensor, u: Tensor, traced: Traced, learnt: Learnt | None
+) -> tuple[Tensor, ...]:
+    """Return the gradients for an adjoint u, and leave their certificate in the record."""
+    rest = None if learnt is None else learnt.rest
+    if rest is None:
+        rest = c - u + Linearisation(traced.z, traced.fz, c.shape, Stats()).vjp(u)
+    z, residual = traced.z.detach(), (traced.fz - traced.z).detach()
+    # That frees the first graph before there is a second.
+    found = traced.pulled(u)
+
+    def evaluate(there: Tensor) -> tuple[Tensor, Product]:
+        again = trace(map_, there, traced.tensors)
+        return again.fz.detach(), Linearisation(again.z, again.fz, c.shape, Stats()).vjp
+
+    if map_.record is not None:
+        with full_precision(c.device):
+            map_.record.certificate = certify(
+                evaluate,
+                z=z,
+                residual=residual,
+                c=c.detach(),
+                u=u,
+                rest=rest,
+                learnt=learnt,
+                eps=map_.eps,
+                products=2 if learnt is None else 1,
+            )
+    return found
 
 
 class Estimated(torch.autograd.Function):
@@ -303,7 +345,9 @@ def estimated(
     stats.seconds = time.perf_counter() - started
     if map_.record is not None:
         map_.record.stats = stats
-    return traced.pulled(u)
+    if not map_.certified:
+        return traced.pulled(u)
+    return _certified(map_, c, u, traced, None)
 
 
 def _no_rule(name: str, what: str) -> RuntimeError:
@@ -311,6 +355,37 @@ def _no_rule(name: str, what: str) -> RuntimeError:
         f"the gradient {name} is an estimate for backpropagation, and has no rule for {what}: use"
         " the gradient Implicit, which has one, or Unrolled"
     )
+
+
+def pullback(
+    function: Callable[..., Any], *primals: Tensor
+) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
+    """Return what ``torch.func.vjp`` does, also where hooks on saved tensors are active.
+
+    The products may be differentiated, in the primals and in what the function depends on besides.
+    """
+    # There torch.func refuses. But the tensors of a transform, even of one that is over, are its.
+    wrapped = map(torch._C._functorch.is_functorch_wrapped_tensor, primals)
+    if not hooked() or transformed() or any(wrapped):
+        out, product, *_ = torch.func.vjp(function, *primals)
+        return out, product
+    with torch.enable_grad():
+        # Views, so that one primal's history is not taken for the function's.
+        given = [p.view_as(p) if p.requires_grad else p.detach().requires_grad_() for p in primals]
+        out = function(*given)
+
+    def pulled(u: Any) -> tuple[Tensor, ...]:
+        pairs = zip(*((x if isinstance(x, tuple) else (x,)) for x in (out, u)), strict=True)
+        kept = [(x, c) for x, c in pairs if x.requires_grad]
+        if not kept:
+            return tuple(torch.zeros_like(p) for p in primals)
+        outs, cotangents = zip(*kept, strict=True)
+        graph = torch.is_grad_enabled()
+        return torch.autograd.grad(
+            outs, given, cotangents, retain_graph=True, create_graph=graph, materialize_grads=True
+        )
+
+    return out, pulled
 
 
 def product_forward(
@@ -321,18 +396,18 @@ def product_forward(
     The second differentiates the first in its cotangent, in which it is linear: this asks of f
     only reverse mode, which every operation has.
     """
-    out, product, *_ = torch.func.vjp(function, *primals)
-    _, transposed, *_ = torch.func.vjp(product, torch.zeros_like(out))
+    out, product = pullback(function, *primals)
+    _, transposed = pullback(product, torch.zeros_like(out))
     (derivative,) = transposed(tangents)
-    return cast(Tensor, derivative)
+    return derivative
 
 
 def adjoint(map_: Map) -> Map:
     """Return u ↦ Jᵀu + c, a map of the tensors (c, z, \\*tensors)."""
 
     def function(u: Tensor, c: Tensor, z: Tensor, *tensors: Tensor) -> Tensor:
-        _, product, *_ = torch.func.vjp(lambda x: map_.function(x, *tensors), z)
-        return cast(Tensor, product(u)[0]) + c
+        _, product = pullback(lambda x: map_.function(x, *tensors), z)
+        return product(u)[0] + c
 
     def solve(_: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         c, z, *rest = tensors
@@ -431,7 +506,7 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
         known = known.flipped
     start = rule.start if transpose else None
     with full_precision(b.device):
-        guess, rest = torch.zeros_like(system), system
+        guess, rest = system.new_zeros(()), system  # no state is spent on a zero
         if start is not None and start.shape == b.shape and start.dtype == b.dtype:
             guess, rest = _fitted(apply, start.to(b.device), system)
         by = _by_linear_solver if isinstance(rule.solver, LinearSolver) else _by_fixed_point
@@ -463,8 +538,11 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
         dim=b.shape[1],
         samples_independent=map_.independent[0],
     )
+    if isinstance(solution.inverse, Learnt) and solution.inverse.rest is not None:
+        rest = solution.inverse.rest.reshape(b.shape) * scale
+        solution = replace(solution, inverse=solution.inverse._replace(rest=rest))
     stats.seconds = time.perf_counter() - started
-    announce(solution)
+    announce(solution if solution.inverse is None else replace(solution, inverse=None))
     if not solution.success and rule.on_failure != "ignore":
         text = (
             f"the {phase} solve by {rule.solver.name} fell short, so that the gradient is inexact: "
@@ -548,6 +626,7 @@ def _by_linear_solver(
         settings=settings,
         dtype=str(b.dtype).removeprefix("torch."),
         device=str(b.device),
+        inverse=None if result.space is None else Learnt(result.space(), known, result.rest),
     )
 
 

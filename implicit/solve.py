@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from implicit.explicit import as_module
 from implicit.gradients import Gradient, Implicit
 from implicit.gradients.base import Request
+from implicit.steady import as_module, needs_gradient, solving
 from solvers.loop import Iteration, Settings, started_from
 from solvers.problem import Problem, parts
 from solvers.solution import Solution
@@ -74,11 +74,11 @@ scale, trace, callback, compile, keep_inverse
 def requested(problem: Problem, gradient: Gradient, request: Request) -> Solution:
     """Solve as :func:`solve` does, the settings checked; what the layer shares with it."""
     wanted = _wanted(problem)
-    with torch.set_grad_enabled(wanted):
+    with torch.set_grad_enabled(wanted), solving(problem) as given:
         # Through steps, the network is the steps: they are the same where it is only used.
         if wanted or gradient.requires & {"native", "own"}:
-            return gradient.solve(problem, request)
-        return request.run(problem)
+            return gradient.solve(given, request)
+        return request.run(given)
 
 
 def _wanted(problem: Problem) -> bool:
@@ -88,5 +88,5 @@ def _wanted(problem: Problem) -> bool:
     module = as_module(problem.function)
     if module is None:
         return True  # a function may close over anything: the gradient looks
-    tensors = (*parts(problem.z0), *problem.args, *problem.params, *module.parameters())
-    return any(t.requires_grad for t in tensors)
+    own = (*module.parameters(), *module.buffers())
+    return any(map(needs_gradient, (*parts(problem.z0), *problem.args, *problem.params, *own)))

@@ -70,7 +70,7 @@ class Evaluator:
             fz = self._function(z, self.args)
             self._last = (z, z, fz) if z.requires_grad else None
         elif self.keep_last:
-            with torch.enable_grad(), _own_graph():
+            with torch.enable_grad(), own_graph():
                 leaf = z.detach().requires_grad_()
                 traced = self._function(leaf, self.args)
             fz = traced.detach()
@@ -180,7 +180,7 @@ class Evaluator:
         if self._last is not None and self._last[0] is z:
             _, leaf, traced = self._last
         else:
-            with torch.enable_grad(), _own_graph(unless=self.graph):
+            with torch.enable_grad(), own_graph(unless=self.graph):
                 leaf = z if self.graph and z.requires_grad else z.detach().requires_grad_()
                 traced = self._function(leaf, self.args)
             self._count()
@@ -201,18 +201,23 @@ def transformed() -> bool:
     return functorch is not None and functorch.peek_interpreter_stack() is not None
 
 
+def hooked() -> bool:
+    """Whether the caller has hooks on the tensors that graphs save."""
+    # torch has no public way to ask for them.
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+    return top(True) is not None
+
+
 def _devices(z: Tensor) -> list[torch.device]:
     return [z.device] if z.device.type == "cuda" else []
 
 
-def _own_graph(*, unless: bool = False) -> contextlib.AbstractContextManager[object]:
+def own_graph(*, unless: bool = False) -> contextlib.AbstractContextManager[object]:
     """Keep the hooks of the caller off a graph that ends with the solve.
 
     Activation checkpointing would else evaluate its block anew at each Jacobian product.
     """
-    # torch has no public way to ask for them.
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
-    if unless or top(True) is None:
+    if unless or not hooked():
         return contextlib.nullcontext()
     # Detached: a node that saves its own output would keep itself alive.
     return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
@@ -257,7 +262,7 @@ class Linearisation:
         """Return Jv."""
         self.stats.jvps += 1
         if self._dual is None:
-            with torch.enable_grad(), _own_graph(unless=self._create_graph):
+            with torch.enable_grad(), own_graph(unless=self._create_graph):
                 u = torch.zeros_like(self._fz).requires_grad_()
                 self._dual = u, self._grad(self._fz, self._z, u, create=True)
         u, product = self._dual
@@ -282,7 +287,11 @@ class Linearisation:
         self.stats.syncs += 1
         product = self.vjp(probe).reshape(self._z.shape)
         # A slope that is not finite times nothing is NaN, and says nothing.
-        return not bool((torch.nan_to_num(product[rows // 2 :], nan=0.0) != 0).any())
+        return not self._any(torch.nan_to_num(product[rows // 2 :], nan=0.0) != 0)
+
+    def _any(self, x: Tensor) -> bool:
+        """Read whether any of x (rows, D) is true."""
+        return bool(x.any())
 
     def _rows(self, units: Tensor, *, batched: bool) -> Tensor:
         (rows,) = torch.autograd.grad(

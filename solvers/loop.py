@@ -22,6 +22,7 @@ from solvers.options import Options
 from solvers.problem import Layout, Problem, parts
 from solvers.solution import ReturnCode, Solution, Stats, Trace
 from solvers.solver import At, BaseSolver, ForeignSolver, Solver, map_tensors, reading_interval
+from solvers.transforms import EvaluatorWithin, JudgeWithin, outside
 
 Listener = Callable[[Solution], None]
 _listeners: list[Listener] = []
@@ -179,6 +180,12 @@ def _refuse_vmap(fz: Tensor | None = None) -> None:
         )
 
 
+def _forward_mode() -> bool:
+    """Whether derivatives of forward mode are being taken."""
+    # torch has no public way to ask for it.
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def _outside_inference(problem: Problem) -> Problem:
     """Return the problem with tensors of which autograd may keep a graph."""
 
@@ -230,8 +237,12 @@ def run(
     phase: str = "forward",
     site: str = "",
     quiet: bool = False,
+    drive: Callable[[Iteration], None] | None = None,
 ) -> Solution:
-    """Solve with checked settings; what ``solve``, the gradients and ``Fallback`` share."""
+    """Solve with checked settings; what ``solve``, the gradients and ``Fallback`` share.
+
+    ``drive`` takes an iteration to its end where something is to be kept of the way.
+    """
     from solvers.fallback import Fallback, default_solver
 
     solver = default_solver() if solver is None else solver
@@ -244,6 +255,7 @@ def run(
             callback=callback,
             differentiable=differentiable,
             keep_inverse=keep_inverse,
+            drive=drive,
             **keywords,
         )
     elif isinstance(solver, ForeignSolver):
@@ -268,7 +280,7 @@ def run(
             keep_inverse=keep_inverse,
             **keywords,
         )
-        iteration.finish()
+        (drive or Iteration.finish)(iteration)
         solution = iteration.solution
     else:
         raise TypeError(
@@ -322,8 +334,11 @@ class Iteration:
         phase: str = "forward",
         site: str = "",
     ) -> None:
+        # Within torch.func the steps are taken on its tensors, and the judge is shown plain ones.
+        self._within = differentiable and transformed()
         if "linearise" in solver.requires:
-            _refuse_vmap()  # where torch allows no graph
+            if not self._within:
+                _refuse_vmap()  # where torch allows no graph
             problem = _outside_inference(problem)
         self.problem = problem if start is None else started_from(problem, start)
         self.solver, self.settings = solver, settings
@@ -332,8 +347,9 @@ class Iteration:
         self.phase, self.site, self.callback = phase, site, callback
         # Unrolled, the steps are the network: all samples take all of them, also without a graph.
         self.unrolled = differentiable
-        self.graph = differentiable and torch.is_grad_enabled()
-        self.evaluator = Evaluator(
+        self._recorded = torch.is_grad_enabled()
+        self.graph = differentiable and (self._recorded or self._within or _forward_mode())
+        self.evaluator = (EvaluatorWithin if self._within else Evaluator)(
             self.problem,
             graph=self.graph,
             keep_last="linearise" in solver.requires,
@@ -344,7 +360,7 @@ class Iteration:
         self.joint = self.independent is False
         self._divisible = self.independent
         self._half = self.layout.dtype in (torch.float16, torch.bfloat16)
-        self.judge = Judge(
+        self.judge = (JudgeWithin if self._within else Judge)(
             settings,
             self.layout.pack(self.problem.z0),
             is_root=self.evaluator.is_root,
@@ -367,6 +383,10 @@ class Iteration:
         self._state: Any = None
         self._stop: ReturnCode | None = None
         self._one_row = False
+        # Steps in pieces: a pause after each; nothing in place, though no graph is kept.
+        self._pauses = self._functional = False
+        self._linearises = "linearise" in solver.requires
+        self._told: Tensor | None = None
         self._every = reading_interval(self.judge.value)
 
     @property
@@ -401,30 +421,72 @@ class Iteration:
             for _ in self._points():
                 pass
 
+    @property
+    def state(self) -> Any:
+        """The solver's state."""
+        return self._state
+
+    def snapshots(self) -> Iterator[bool]:
+        """Go on to the end without a graph; stop after each point (true) and each step (false).
+
+        What the steps leave can be taken up by :meth:`resumed`.
+        """
+        self._pauses = self._functional = True
+        with self._computing():
+            yield from self._points()
+
+    @property
+    def aimed(self) -> Tensor | None:
+        """What the solver is told before the next step; ``None`` if it does not ask."""
+        return self._tolerance() if self._aims else None
+
+    def resumed(
+        self, z: Tensor, state: Any, aims: Sequence[Tensor | None], *, begun: bool
+    ) -> tuple[Tensor, Any]:
+        """Take steps anew, unjudged, one for each of ``aims``; return the point and the state.
+
+        ``begun`` tells whether there was a step before.
+        """
+        self._functional = True
+        with self._computing():
+            self.z, self._state, self._one_row = z, state, self.joint
+            for aim in aims:
+                if self.graph and self._linearises and not self.z.requires_grad:
+                    self.z = self.z.detach().requires_grad_()
+                self.fz, self._residual = self.evaluator(self.z)
+                if not begun:
+                    self._begin()
+                    begun = True
+                self._told = aim
+                self._step()
+        return self.z, self._state
+
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         """Compute in the modes of a solve, whatever the caller's are."""
         with (
             torch.inference_mode(self._inference),
-            torch.set_grad_enabled(self.graph),
+            torch.set_grad_enabled(self.graph or self._functional),
             full_precision(self.layout.device),
         ):
             yield
 
-    def _points(self) -> Iterator[None]:
+    def _points(self) -> Iterator[bool]:
         z = self.layout.pack(self.problem.z0)
-        if not self.graph or not z.requires_grad:
+        if not self.graph:
             z = z.detach()
-        if self.graph and "linearise" in self.solver.requires:
-            z.requires_grad_(True)
+        elif not z.requires_grad:
+            z = z.view_as(z)  # it may have a derivative of forward mode
+            if "linearise" in self.solver.requires and not self._within:
+                z.requires_grad_(True)
         self.z, started = z, False
         most = self.settings.max_evaluations
         while self.problem.batch and self.evaluations < most:
             self.fz, self._residual = self.evaluator(self.z)
-            if not started:
+            if not started and not self._within:
                 _refuse_vmap(self.fz)
             self._see(started)
-            yield
+            yield True
             going = self._poll()
             if self._stopped() or (going is not None and not going.any()):
                 break
@@ -440,13 +502,15 @@ class Iteration:
             if not self.unrolled and self.evaluations >= most:
                 break
             self._step()
+            if self._pauses:
+                yield False
             if self.unrolled and self.evaluations >= most:
                 # L evaluations in the graph are the weight-tied network of depth L: its last
                 # point is judged by one more, outside the graph.
                 with torch.no_grad():
                     self.fz, self._residual = self.evaluator(self.z.detach())
                     self._see(started)
-                yield
+                yield True
         self._weigh()
         self.stats.seconds = time.perf_counter() - self.evaluator.started
 
@@ -464,7 +528,7 @@ class Iteration:
         shape = z.shape
         state = self._state
         if self._aims:
-            tolerance = self.judge.tolerance
+            tolerance = self._tolerance()
             if self._one_row:
                 # The samples' residuals are at most these when the whole is at most the least.
                 tolerance = tolerance.amin(dim=0, keepdim=True)
@@ -475,6 +539,12 @@ class Iteration:
         if self._half:
             z = z.to(self.layout.dtype)
         self.z = z.reshape(point.shape) if self._one_row else z
+
+    def _tolerance(self) -> Tensor:
+        """Return the residual norms (rows,) that the next points are to reach."""
+        if self._told is not None:
+            return self._told
+        return self.judge.tolerance
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return what the solver sees: a row a sample, or one row where samples are coupled.
@@ -551,7 +621,9 @@ class Iteration:
                 self.judge.decide()
 
     def _weigh(self) -> None:
-        if self._state is not None:
+        if self._within:
+            self.stats.history_bytes = None  # a transformed tensor does not say what it takes
+        elif self._state is not None:
             held = self.solver.memory(self._state)
             self.stats.history_bytes = max(self.stats.history_bytes or 0, held)
 
@@ -578,16 +650,32 @@ class Iteration:
 
     @property
     def solution(self) -> Solution:
-        """The solution so far: the best iterate of each sample, judged."""
+        """The solution so far: the best iterate of each sample, judged.
+
+        Within ``torch.func.vmap`` its value is that of one copy, and all else is told of the
+        samples of all copies, one copy after the other.
+        """
+        if not self.unrolled:
+            return self._solution()
+        z = self.z
+        if self.graph and not self._recorded:
+            with torch.no_grad():
+                z = z.clone()  # the derivative of forward mode alone
+        found = outside(self._solution) if self._within else self._solution()
+        return replace(found, value=self.layout.unpack(z))
+
+    def _solution(self) -> Solution:
         done, layout = self._concluded(), self.layout
-        learnt = [*self._pieces, *self._learnt(np.arange(self.z.shape[0]))]
+        learnt = [*self._pieces]
+        if not self._within:
+            learnt += self._learnt(np.arange(self.z.shape[0]))
         return Solution(
-            value=layout.unpack(self.z if self.unrolled else done.value),
+            value=layout.unpack(done.value),
             residual=done.residual,
             scale=done.scale,
             retcode=done.code,
             ended=done.ended,
-            stats=self.stats,
+            stats=self._spent(len(done.code)),
             trace=self._stacked(),
             solver=self.solver,
             settings=self.settings,
@@ -600,6 +688,14 @@ class Iteration:
             inverse=gathered(learnt, 1 if self._one_row else self.problem.batch),
             samples_independent=self.independent,
         )
+
+    def _spent(self, rows: int) -> Stats:
+        """Return the counts, those a sample for the samples of all copies."""
+        stats = self.stats
+        counts = stats.sample_evaluations
+        if not self._within or rows == len(counts):
+            return stats
+        return replace(stats, sample_evaluations=counts.repeat(rows // len(counts)))
 
     def _stacked(self) -> Trace | None:
         if self.settings.trace is None or not self._trace:

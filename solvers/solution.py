@@ -224,11 +224,13 @@ class Solution:
             if len(failed) == 1
             else f"{len(failed)} of {self.batch} samples, first {first}"
         )
-        return (
+        text = (
             f"{worst.name}: {where}, at evaluation {int(self.ended[first])}, residual"
             f" {float(self.residual[first]):.2e} against a tolerance of {tolerance:.2e};"
             f" {worst.sentence}"
         )
+        # The budget of a linear system is one of products with its matrix.
+        return text if self.phase == "forward" else text.replace("evaluation", "product")
 
     def __repr__(self) -> str:
         """Summarise in a line."""

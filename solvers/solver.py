@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from solvers.options import Options
@@ -129,8 +130,12 @@ class ForeignSolver(BaseSolver, abc.ABC):
 
 
 def free_reads(x: Tensor) -> bool:
-    """Whether the host reads a tensor at no cost: on the CPU, but on no accelerator."""
-    return x.device.type == "cpu"
+    """Whether the host reads a tensor at no cost: on the CPU, but on no accelerator.
+
+    Of a tensor inside a transform of ``torch.func`` nothing can be read at all.
+    """
+    # torch has no public way to ask what a tensor is inside a transform.
+    return x.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def reading_interval(x: Tensor) -> int:

@@ -125,13 +125,13 @@ def test_a_solver_takes_less_than_forty_lines() -> None:
     assert len([line for line in lines if line.strip()]) < 40
 
 
-@pytest.mark.parametrize("gradient", ["implicit", "one_step:OneStep", "unrolled"])
+@pytest.mark.parametrize("gradient", ["implicit", "chebyshev:Chebyshev", "unrolled"])
 def test_what_one_can_add_goes_through_compare(workplace: Path, gradient: str) -> None:
     words = f"with solver.name=aitken:Aitken gradient.name={gradient} model.name=conv:build"
     assert call(f"deq run compare -l ERROR {words} repeats=1 batch=4") == 0
     checks = Store().gradients(f"solver=aitken:Aitken and gradient={gradient}")
     assert len(checks) == 1
-    assert (checks["rel_err"] < (1 if gradient == "one_step:OneStep" else 0.01)).all()
+    assert (checks["rel_err"] < (1 if gradient == "chebyshev:Chebyshev" else 0.01)).all()
 
 
 def test_data_of_ones_own(workplace: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from implicit.steady import tracked
 from solvers.loop import Iteration, Settings, run
 from solvers.options import Options
 from solvers.problem import Problem
@@ -57,7 +58,7 @@ class Request:
             "start": self.start,
             "keep_inverse": self.keep_inverse,
         }
-        return run(problem, **(given | changes))
+        return run(tracked(problem), **(given | changes))
 
 
 class Gradient(Options, abc.ABC):

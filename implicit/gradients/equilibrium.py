@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from implicit.explicit import explicit, refuse_closures
+from implicit.certificate import precision
+from implicit.explicit import explicit
 from implicit.function import Estimate, Estimated, Map, Rule, equilibrium
 from implicit.gradients.base import Request
 from solvers.inverse import LowRank
@@ -24,6 +25,7 @@ def at_equilibrium(
     rule: Rule | None = None,
     estimate: Estimate | None = None,
     use_inverse: bool = False,
+    certified: bool = False,
 ) -> Solution:
     """Solve without a graph; the value's backward solves the adjoint, or estimates it.
 
@@ -39,6 +41,8 @@ def at_equilibrium(
         What takes the adjoint's place; one of ``rule`` and ``estimate`` is given.
     use_inverse
         Whether the backward uses what the solver learnt of (I − J)⁻¹, which is kept for it.
+    certified
+        Whether the backward leaves a :class:`implicit.Certificate`, for one more evaluation.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def at_equilibrium(
         If it shall, and the solver learns nothing.
     """
     given = explicit(problem)
-    function = refuse_closures(given.function)
+    function = given.function
     layout = Layout(given.z0)
     is_root = isinstance(given, RootProblem)
     count = len(given.args)
@@ -76,7 +80,7 @@ def at_equilibrium(
         )
         independent[0] = solution.samples_independent
         if use_inverse:
-            if solution.inverse is None and solution.stats.iterations:
+            if solution.inverse is None and solution.stats.evaluations > 1:
                 raise OptionError(
                     f"the gradient {name} uses the solver's estimate of the inverse Jacobian, and"
                     f" {solution.solver.name} leaves none: solve by Broyden or Anderson"
@@ -91,8 +95,17 @@ def at_equilibrium(
         found.append(solution)
         return layout.pack(solution.value).clone()
 
-    map_ = Map(flat, forward, rule, record, independent, lambda: learnt[0])
     z0 = layout.pack(given.z0).detach()
+    map_ = Map(
+        flat,
+        forward,
+        rule,
+        record,
+        independent,
+        lambda: learnt[0],
+        certified=certified,
+        eps=precision(z0),
+    )
     tensors: tuple[Any, ...] = (*given.args, *given.params)
     if estimate is None:
         z = equilibrium(map_, z0, *tensors)

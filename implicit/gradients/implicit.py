@@ -55,6 +55,9 @@ class Implicit(Gradient):
     on_failure
         What an adjoint that falls short does: ``warn`` (:class:`AdjointWarning`), ``raise``
         (:class:`AdjointError`) or ``ignore``; the solution says so in any case.
+    certificate
+        Leave an estimate of the gradient's relative error in ``solution.certificate``
+        (:class:`implicit.certificate.Certificate`), for one evaluation with its product.
     """
 
     solver: BaseSolver = field(default_factory=GMRES, metadata={"registry": adjoint_registry})
@@ -63,6 +66,7 @@ class Implicit(Gradient):
     precondition: Literal["forward"] | None = None
     warm_start: bool = False
     on_failure: Literal["warn", "raise", "ignore"] = "warn"
+    certificate: bool = True
 
     name: ClassVar[str] = "implicit"
     reference: ClassVar[str] = "Bai, Kolter & Koltun 2019, Theorem 1"
@@ -85,4 +89,5 @@ class Implicit(Gradient):
             name=self.name,
             rule=rule,
             use_inverse=self.precondition == "forward",
+            certified=self.certificate,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from solvers.inverse import LowRank
 from solvers.solution import ReturnCode
 from solvers.solver import BaseSolver
 
@@ -37,6 +38,10 @@ class LinearResult:
         Reads of the device.
     reasons
         (B,) the same for each sample, from solvers that know it.
+    rest
+        (B, D) b − A x, from solvers that have it.
+    space
+        Gives what the solver has learnt of A⁻¹ (of A P if preconditioned), if it has.
     """
 
     x: Tensor
@@ -47,6 +52,8 @@ class LinearResult:
     reason: ReturnCode = ReturnCode.MAX_EVALUATIONS
     reads: int = 0
     reasons: Tensor | None = None
+    rest: Tensor | None = None
+    space: Callable[[], LowRank] | None = None
 
     def codes(self, tolerance: Tensor) -> Tensor:
         """Return the return codes (B,), given the residual norms (B,) that were to be reached."""

@@ -36,7 +36,7 @@ class Basis:
     @property
     def nbytes(self) -> int:
         """What the buffer takes, in bytes."""
-        return self._buffer.untyped_storage().nbytes()
+        return self._buffer.nbytes
 
     def push(self, vector: Tensor) -> None:
         """Append a vector (B, D)."""

@@ -10,6 +10,7 @@ Appl. Math. 159 (2003).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -19,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from solvers.history import by_numpy, small, small_dtype
+from solvers.inverse import LowRank
 from solvers.judge import norm as row_norm
 from solvers.judge import to_l2
 from solvers.linear.base import LinearResult, LinearSolver, Product
@@ -48,6 +50,8 @@ class Cycle(NamedTuple):
         What the basis took, in bytes.
     reads
         Reads of the device.
+    space
+        Gives the Galerkin inverse on the space, I + V (H⁻¹ − I) Vᵀ; ``None`` of an empty space.
     """
 
     x: Tensor
@@ -59,6 +63,7 @@ class Cycle(NamedTuple):
     trace: list[tuple[int, Tensor, Tensor]]
     basis_bytes: int
     reads: int
+    space: Callable[[], LowRank] | None = None
 
 
 def arnoldi_solve(
@@ -162,7 +167,21 @@ def arnoldi_solve(
         trace,
         basis.nbytes,
         reads,
+        lambda: _galerkin(basis.vectors[:, :k], hessenberg, active),
     )
+
+
+@torch.no_grad()
+def _galerkin(basis: Tensor, hessenberg: Tensor, active: Tensor) -> LowRank:
+    """Return I + V (H⁻¹ − I) Vᵀ, H square, the identity where a sample took no part."""
+    square = hessenberg[:, :-1].detach().to(small_dtype(hessenberg))
+    one = torch.eye(square.shape[1], dtype=square.dtype, device=square.device)
+    square = torch.where(active[:, :, None] & active[:, None, :], square, one)
+    inverse = torch.linalg.inv_ex(torch.nan_to_num(square))[0]
+    known = torch.isfinite(inverse).all(dim=2, keepdim=True).all(dim=1, keepdim=True)
+    middle = torch.where(known, inverse, one) - one
+    vectors = basis.detach()
+    return LowRank(vectors.new_ones(len(vectors)), vectors, middle, vectors)
 
 
 def _hessenberg(columns: list[Tensor], active: Tensor, grown: Tensor) -> Tensor:
@@ -253,6 +272,7 @@ class GMRES(LinearSolver):
             result.history_bytes = max(result.history_bytes, cycle.basis_bytes)
             result.reads += cycle.reads + 1
             result.residual = after
+            result.space = cycle.space or result.space
             # A cycle that the budget cut short says nothing of what a whole one would gain.
             whole = ~cycle.live | (cycle.products == self.restart)
             stalled = going & (after > tolerance) & (after > 0.99 * before) & whole
@@ -265,4 +285,5 @@ class GMRES(LinearSolver):
         known = torch.isfinite(result.residual)[:, None]
         result.x = torch.where(known, right(x.to(dtype)), torch.nan)
         result.reasons = reasons
+        result.rest = r.to(dtype)
         return result

@@ -53,6 +53,15 @@ MISTAKES = {
     "model's option": ("model.witdh=3", ["model.witdh", "did you mean 'width'"]),
     "solver": ("solver.name=anderson2", ["solver.name", "did you mean 'anderson'"]),
     "gradient": ("gradient.name=implict", ["gradient.name", "did you mean 'implicit'"]),
+    "an own iteration": ("gradient.name=reversible", ["brings its own iteration", "memory"]),
+    "no inverse": (
+        "gradient.name=shine solver.name=picard",
+        ["solver.name = 'picard'", "'shine' uses", "'broyden' or 'anderson'"],
+    ),
+    "no inverse either": (
+        "gradient.precondition=forward solver.name=newton",
+        ["'implicit' uses", "'broyden' or 'anderson'"],
+    ),
     "gradient's solver": ("gradient.solver.name=gmrse", ["gradient.solver.name", "'gmres'"]),
     "data": ("data.name=digit", ["data.name", "did you mean 'digits'"]),
     "tolerance": ("reltol=-1", ["reltol = -1"]),
@@ -66,7 +75,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("word", "parts"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_message(deq: Deq, word: str, parts: list[str]) -> None:
-    said = deq("run", "compare", "with", word)
+    said = deq("run", "compare", "with", *word.split())
     assert said.code == 2
     assert said.out == ""
     assert "Traceback" not in said.err

@@ -167,10 +167,16 @@ def test_every_gradient_through_every_solver(how: str, name: str) -> None:
         assert isinstance(solution.value, Tensor)
         return torch.autograd.grad((solution.value * c).sum(), (u, W))
 
-    if "native" in gradient.requires and name in FOREIGN:
-        with pytest.raises(ValueError, match="owns its loop"):
-            gradients()
-        return
+    leaves_none = name not in ("anderson", "broyden", "fallback")
+    for need, missing, message in (
+        ("native", name in FOREIGN, "owns its loop"),
+        ("inverse", leaves_none, f"{name} leaves none: solve by Broyden or Anderson"),
+        ("own", True, "brings its own iteration; give solver=None"),
+    ):
+        if need in gradient.requires and missing:
+            with pytest.raises(ValueError, match=message):
+                gradients()
+            return
     for got, right in zip(gradients(), cells.exact(u.detach(), W.detach(), c), strict=True):
         # An exact gradient is as exact as the equilibrium, times 1 / (1 - 0.6)²; the derivative
         # of an iterate lags behind it. An inexact one points downhill.

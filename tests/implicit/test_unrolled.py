@@ -58,12 +58,23 @@ def test_gradcheck(name: str, steps: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["picard", "newton"])
-def test_gradgradcheck(name: str) -> None:
-    u, W = injection(2, 2).requires_grad_(), weights(2, 0.9).requires_grad_()
-    assert torch.autograd.gradgradcheck(
-        lambda u, W: unrolled(fixed_point(u, W), solver_of(name), 2), (u, W), atol=1e-6, rtol=1e-6
-    )
+@native
+@pytest.mark.parametrize(("steps", "reltol"), [(2, 0.0), (300, 1e-13)])
+def test_derivatives_of_both_orders(name: str, steps: int, reltol: float) -> None:
+    """In args, params and the start, from a few steps and from a solve down to rounding."""
+    u, W = injection(2, 2).requires_grad_(), weights(2, 0.6).requires_grad_()
+    z0 = (0.1 * injection(2, 2, seed=4)).requires_grad_()
+
+    def solved(u: Tensor, W: Tensor, z0: Tensor) -> Any:
+        problem = FixedPointProblem(cells.f, z0, (u,), (W,), samples_independent=True)
+        return implicit.solve(
+            problem, solver_of(name), Unrolled(), reltol=reltol, max_evaluations=steps
+        ).value
+
+    # Central differences, as above; where a step more is taken it moves z by 1e-13 / 1e-6.
+    close: Any = {"atol": 1e-6, "rtol": 1e-5}
+    assert torch.autograd.gradcheck(solved, (u, W, z0), **close)
+    assert torch.autograd.gradgradcheck(solved, (u, W, z0), **close)
 
 
 @native

@@ -15,9 +15,12 @@ __all__ = ["PAGES", "Page", "page_of"]
 
 PAGES = {
     "compare": "experiments.report.pages.compare",
+    "gradients": "experiments.report.pages.gradients",
     "limit": "experiments.report.pages.limit",
+    "memory": "experiments.report.pages.memory",
     "overhead": "experiments.report.pages.overhead",
     "problems": "experiments.report.pages.problems",
+    "theory": "experiments.report.pages.theory",
 }
 _GENERAL = "experiments.report.pages.general"
 
