@@ -127,7 +127,7 @@ class CompareConfig:
                     f"gradient.name = '{gradient.name}': it brings its own iteration, so that no"
                     " solver can be compared with it: the studies gradients and memory measure it"
                 )
-            if uses_inverse(gradient) and not leaves_inverse(solver):
+            if uses_inverse(gradient) and not solvers.leaves_inverse(solver):
                 raise OptionError(
                     f"solver.name = '{solver.name}': '{gradient.name}' uses what the solver learns"
                     " of the inverse Jacobian, and it learns nothing: use 'broyden' or 'anderson'"
@@ -210,13 +210,6 @@ class Bench:
 def uses_inverse(gradient: Gradient) -> bool:
     """Whether a gradient needs what the solver has learnt of the inverse Jacobian."""
     return "inverse" in gradient.requires or getattr(gradient, "precondition", None) is not None
-
-
-def leaves_inverse(solver: BaseSolver) -> bool:
-    """Whether a solver learns something of the inverse Jacobian; a chain, if one of it does."""
-    if isinstance(solver, solvers.Fallback):
-        return any(map(leaves_inverse, solver.solvers))
-    return isinstance(solver, solvers.Solver) and type(solver).inverse is not solvers.Solver.inverse
 
 
 def _autocast(config: CompareConfig) -> torch.autocast:

@@ -5,6 +5,7 @@
 >>> layer.solution, layer.adjoint_solution
 """
 
+from implicit.certificate import Certificate
 from implicit.corrections import Watch, correction_loss
 from implicit.function import AdjointError, AdjointWarning
 from implicit.gradients import (
@@ -28,18 +29,21 @@ from implicit.jacobian import (
     spectral_radius,
 )
 from implicit.layer import DEQ
+from implicit.memory import Memory, memory_of
 from implicit.solve import solve
 
 __all__ = [
     "DEQ",
     "AdjointError",
     "AdjointWarning",
+    "Certificate",
     "Checkpointed",
     "Gradient",
     "Implicit",
     "JacobianFree",
     "JacobianRegularisation",
     "LinearGrowth",
+    "Memory",
     "Neumann",
     "Phantom",
     "ReconstructionError",
@@ -51,6 +55,7 @@ __all__ = [
     "correction_loss",
     "eigenvalues",
     "jacobian_penalty",
+    "memory_of",
     "solve",
     "spectral_radius",
 ]

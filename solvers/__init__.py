@@ -7,7 +7,7 @@
 from solvers.anderson import Anderson
 from solvers.broyden import Broyden
 from solvers.extensions import EXTENSIONS
-from solvers.fallback import Fallback
+from solvers.fallback import Fallback, leaves_inverse
 from solvers.inverse import Inverse
 from solvers.limit import eigenvalues, limit, spectral_radius
 from solvers.linear import GMRES, BiCGStab, Dense, NeumannSeries
@@ -55,6 +55,7 @@ __all__ = [
     "as_config",
     "eigenvalues",
     "init",
+    "leaves_inverse",
     "limit",
     "observe",
     "registry",

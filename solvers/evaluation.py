@@ -201,6 +201,12 @@ def transformed() -> bool:
     return functorch is not None and functorch.peek_interpreter_stack() is not None
 
 
+def forward_mode() -> bool:
+    """Whether derivatives of forward mode are being taken."""
+    # torch has no public way to ask for it.
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def hooked() -> bool:
     """Whether the caller has hooks on the tensors that graphs save."""
     # torch has no public way to ask for them.

@@ -15,7 +15,7 @@ from solvers.options import OptionError
 from solvers.problem import Layout, Problem, RootProblem, State, parts
 from solvers.registries import Registry
 from solvers.solution import ReturnCode, Solution, Stats
-from solvers.solver import BaseSolver, map_tensors
+from solvers.solver import BaseSolver, Solver, map_tensors
 
 if TYPE_CHECKING:
     from solvers.inverse import Inverse
@@ -154,6 +154,13 @@ class Fallback(BaseSolver):
             settings=settings,
             attempts=tuple(attempts),
         )
+
+
+def leaves_inverse(solver: BaseSolver) -> bool:
+    """Whether a solver learns something of (I − J)⁻¹ on its way; of a chain, whether one does."""
+    if isinstance(solver, Fallback):
+        return any(map(leaves_inverse, solver.solvers))
+    return isinstance(solver, Solver) and type(solver).inverse is not Solver.inverse
 
 
 def _fits(solver: BaseSolver, problem: Problem) -> bool:

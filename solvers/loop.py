@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from solvers.evaluation import Evaluator, full_precision, transformed
+from solvers.evaluation import Evaluator, forward_mode, full_precision, transformed
 from solvers.inverse import Inverse, LowRank, gathered
 from solvers.judge import Bools, Concluded, Ints, Judge
 from solvers.options import Options
@@ -180,12 +180,6 @@ def _refuse_vmap(fz: Tensor | None = None) -> None:
         )
 
 
-def _forward_mode() -> bool:
-    """Whether derivatives of forward mode are being taken."""
-    # torch has no public way to ask for it.
-    return torch.autograd.forward_ad._current_level >= 0
-
-
 def _outside_inference(problem: Problem) -> Problem:
     """Return the problem with tensors of which autograd may keep a graph."""
 
@@ -348,7 +342,7 @@ class Iteration:
         # Unrolled, the steps are the network: all samples take all of them, also without a graph.
         self.unrolled = differentiable
         self._recorded = torch.is_grad_enabled()
-        self.graph = differentiable and (self._recorded or self._within or _forward_mode())
+        self.graph = differentiable and (self._recorded or self._within or forward_mode())
         self.evaluator = (EvaluatorWithin if self._within else Evaluator)(
             self.problem,
             graph=self.graph,

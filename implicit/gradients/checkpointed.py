@@ -27,7 +27,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from implicit.explicit import explicit
 from implicit.gradients.base import Gradient, Request
-from solvers.evaluation import transformed
+from solvers.evaluation import forward_mode, transformed
 from solvers.fallback import merged
 from solvers.loop import Iteration, Settings
 from solvers.problem import FixedPointProblem, Layout, Problem, RootProblem, parts
@@ -45,15 +45,16 @@ class Checkpointed(Gradient):
     are laid over ``max_evaluations``; a solve that stops before leaves the last ones out. What the
     backward evaluates anew is counted in ``solution.record.stats``.
 
-    A derivative of the gradient (``create_graph=True``) is that of ``Unrolled`` too, at the memory
-    of that. Transforms of ``torch.func`` and forward mode want ``Unrolled`` itself.
+    A derivative of the gradient (``create_graph=True``), transforms of ``torch.func`` and forward
+    mode are those of ``Unrolled`` too, at the memory of that.
 
     Parameters
     ----------
     segments
         ``"sqrt"``: about √L for L evaluations, which needs the least memory at one evaluation more
-        for each. A number of segments. ``"recursive"``: halves of halves, the memory of about
-        log₂ L states, at about log₂(L)/2 evaluations more for each.
+        for each. Any number of them: where the graph of one evaluation takes as much as g states,
+        √(g L) are best. ``"recursive"``: halves of halves, the memory of about log₂ L states, at
+        about log₂(L)/2 evaluations more for each.
     """
 
     segments: Segments = "sqrt"
@@ -63,16 +64,8 @@ class Checkpointed(Gradient):
     reference: ClassVar[str] = "Chen, Xu, Zhang & Guestrin 2016; Griewank & Walther 2000"
 
     def solve(self, problem: Problem, request: Request) -> Solution:
-        """Solve without a graph; the value's backward takes the steps anew.
-
-        Raises
-        ------
-        RuntimeError
-            Inside a transform of ``torch.func``.
-        """
-        if transformed():
-            raise _no_rule("the transforms of torch.func")
-        if not torch.is_grad_enabled():
+        """Solve without a graph; the value's backward takes the steps anew."""
+        if transformed() or forward_mode() or not torch.is_grad_enabled():
             return request.run(problem, differentiable=True)
         given = explicit(problem)
         plan = Plan(self, given, request)
@@ -271,11 +264,6 @@ class _Steps(torch.autograd.Function):
             gradients[k] = gradient
         return None, found[0], *gradients
 
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        """Refuse."""
-        raise _no_rule("forward mode (jvp)")
-
 
 class _Back:
     """The way back: the gradients of the tensors gather on it."""
@@ -356,10 +344,3 @@ def _differentiable(
 
 
 _HERE = object()  # the place of a tensor
-
-
-def _no_rule(what: str) -> RuntimeError:
-    return RuntimeError(
-        f"the gradient checkpointed has no rule for {what}: use Unrolled, whose gradient is the"
-        " same"
-    )

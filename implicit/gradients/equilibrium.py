@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -11,10 +11,12 @@ from implicit.certificate import precision
 from implicit.explicit import explicit
 from implicit.function import Estimate, Estimated, Map, Rule, equilibrium
 from implicit.gradients.base import Request
+from solvers.fallback import default_solver, leaves_inverse
 from solvers.inverse import LowRank
 from solvers.options import OptionError
 from solvers.problem import FixedPointProblem, Layout, Problem, RootProblem
 from solvers.solution import AdjointRecord, Solution
+from solvers.solver import BaseSolver
 
 
 def at_equilibrium(
@@ -49,6 +51,11 @@ def at_equilibrium(
     OptionError
         If it shall, and the solver learns nothing.
     """
+    if use_inverse and not leaves_inverse(request.solver or default_solver()):
+        raise OptionError(
+            f"the gradient {name} uses the solver's estimate of the inverse Jacobian, and"
+            f" {cast(BaseSolver, request.solver).name} leaves none: solve by Broyden or Anderson"
+        )
     given = explicit(problem)
     function = given.function
     layout = Layout(given.z0)
@@ -80,11 +87,6 @@ def at_equilibrium(
         )
         independent[0] = solution.samples_independent
         if use_inverse:
-            if solution.inverse is None and solution.stats.evaluations > 1:
-                raise OptionError(
-                    f"the gradient {name} uses the solver's estimate of the inverse Jacobian, and"
-                    f" {solution.solver.name} leaves none: solve by Broyden or Anderson"
-                )
             learnt[0] = solution.inverse
             if not keeps:
                 solution = replace(

@@ -22,6 +22,7 @@ class Basis:
 
     def __init__(self, first: Tensor) -> None:
         self._buffer, self._used = first[:, None], 1
+        self._most = 0
 
     @property
     def vectors(self) -> Tensor:
@@ -35,15 +36,18 @@ class Basis:
 
     @property
     def nbytes(self) -> int:
-        """What the buffer takes, in bytes."""
-        return self._buffer.nbytes
+        """The most that the buffer took, in bytes: while it grows, there are two of them."""
+        return max(self._most, self._buffer.nbytes)
 
     def push(self, vector: Tensor) -> None:
         """Append a vector (B, D)."""
         if torch.is_grad_enabled():
             self._buffer = torch.cat((self.vectors, vector[:, None]), dim=1)
         else:
-            self._buffer = room(self._buffer, self._used)
+            before = self._buffer
+            self._buffer = room(before, self._used)
+            if self._buffer is not before:
+                self._most = before.nbytes + self._buffer.nbytes
             self._buffer[:, self._used] = vector
         self._used += 1
 

@@ -134,6 +134,7 @@ def arnoldi_solve(
             kept = torch.as_tensor(grows)
             safe = torch.where(kept, rest, 1.0)
             basis.push(torch.where(kept[:, None], q / safe[:, None], 0.0))
+        del q  # else it would live through the next product
         following = (null * column[:, :-1]).sum(1) / -xp.where(grows, left, 1.0)
         null = xp.concatenate((null, xp.where(grows, following, 0.0)[:, None]), 1)
         square = square + following * following
@@ -247,7 +248,7 @@ class GMRES(LinearSolver):
         dtype, factor = b.dtype, to_l2(norm, b.shape[1])
         right = precondition or (lambda v: v)
         apply, b = widened(lambda v: product(right(v)), b)
-        x, r = torch.zeros_like(b), b
+        x, r = b.new_zeros(()), b  # no state is spent on a zero
         result = LinearResult(x, row_norm(b, norm), 0)
         reasons = torch.full_like(result.residual, int(ReturnCode.MAX_EVALUATIONS), dtype=torch.int)
         going = torch.ones_like(reasons, dtype=torch.bool)

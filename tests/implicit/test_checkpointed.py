@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cells
 import numpy as np
 import pytest
 import torch
-from cells import FOREIGN, NATIVE, Cell, injection, relative, weights
+from cells import FOREIGN, NATIVE, Cell, forward_mode, injection, relative, weights
 from torch import Tensor, nn
 
 import implicit
 import solvers
-from implicit import DEQ, Checkpointed, Unrolled
+from implicit import DEQ, Checkpointed, Gradient, Unrolled
 from implicit.memory import allocated_bytes, saved_bytes
 from solvers import Anderson, FixedPointProblem, NewtonKrylov, Picard, RootProblem
 from solvers.options import OptionError
@@ -354,19 +355,26 @@ def test_the_start_may_be_the_answer() -> None:
 # -- what it does not do --------------------------------------------------------------------------
 
 
-def test_transforms_are_refused() -> None:
+@forward_mode
+def test_transforms_are_those_of_unrolled() -> None:
     u, W = injection(2, 3), weights(3)
 
-    def of(u: Tensor) -> Any:
-        return solve((u, W, torch.zeros_like(u)), Picard(), Checkpointed()).value
+    def of(gradient: Gradient) -> Callable[[Tensor], Any]:
+        return lambda u: solve((u, W, torch.zeros_like(u)), Picard(), gradient).value
 
-    for transformed in (torch.func.vmap(of), torch.func.jacrev(of), torch.func.jacfwd(of)):
-        with pytest.raises(RuntimeError, match=r"checkpointed has no rule.*use Unrolled"):
-            transformed(u)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        found, expected = (transform(of(g))(u) for g in (Checkpointed(), Unrolled()))
+        assert torch.equal(found, expected)
+    many = torch.stack((u, 2 * u))
+    assert torch.equal(
+        torch.func.vmap(of(Checkpointed()))(many), torch.func.vmap(of(Unrolled()))(many)
+    )
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(u, u)
-        with pytest.raises(RuntimeError, match=r"forward mode.*use Unrolled"):
-            of(dual)
+        pairs = [
+            torch.autograd.forward_ad.unpack_dual(of(g)(dual)) for g in (Checkpointed(), Unrolled())
+        ]
+    assert torch.equal(pairs[0].tangent, pairs[1].tangent)
 
 
 def test_closures_are_refused() -> None:

@@ -41,7 +41,7 @@ def differentiable(name: str) -> bool:
 TWICE = [n for n in NAMES if differentiable(n)]
 ONCE = [n for n in NAMES if not differentiable(n)]
 # Those that torch.func may transform.
-FUNCTIONAL = ["implicit", "unrolled"]
+FUNCTIONAL = ["implicit", "unrolled", "checkpointed"]
 EXACT = [n for n in NAMES if registry.get(n).exact]
 
 

@@ -773,7 +773,8 @@ def _claims(case: Case) -> list[Claim]:
     if len(unrolled) and len(solved):
         row = unrolled.sort_values("depth").iloc[-1]
         shares = solved["peak"] / row["peak"]
-        ours = [f"{v:.3f} ({s})" for v, s in zip(shares, solved["solver"], strict=True)]
+        who = zip(shares, solved["gradient"], solved["solver"], strict=True)
+        ours = [f"{share:.3f} ({gradient}; {solver})" for share, gradient, solver in who]
         between = solved["held"] / row["held"]
         found.append(
             Claim(

@@ -211,9 +211,12 @@ def _line(
 
 
 def _spread_looks(names: Sequence[str]) -> dict[str, Look]:
-    colours = ("#0072B2", "#D55E00", "#009E73", "#8208F4", "#B06A9B", "#81673E")
+    colours = (
+        "#0072B2", "#D55E00", "#009E73", "#8208F4", "#B06A9B", "#81673E", "#7A8B2A", "#BE1E80",
+        "#5899E6",
+    )  # fmt: skip
     shapes = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
-    return {n: Look(colours[k % 6], (), shapes[k % 6]) for k, n in enumerate(names)}
+    return {n: Look(colours[k % 9], (), shapes[k % 6]) for k, n in enumerate(names)}
 
 
 # -- products -------------------------------------------------------------------------------------
