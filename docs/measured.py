@@ -1,4 +1,4 @@
-"""Write the measured tables of choosing.md again from a store: ``python docs/measured.py [STORE]``.
+"""Write the pages' measured tables again from a store: ``python docs/measured.py [STORE]``.
 
 A table stands between ``<!-- name -->`` and ``<!-- end -->``, below the query whose rows it is made
 from: what is asked is what the page says. A table whose study the store does not have stays.
@@ -17,8 +17,9 @@ import pandas as pd
 from db import Store
 from experiments.intervals import wilson
 
-PAGE = Path(__file__).parent / "choosing.md"
+PAGES = [Path(__file__).parent / name for name in ("choosing.md", "gradients.md")]
 NONE = "–"
+LARGE = 0.9  # the spectral radius from which a preconditioner has something to save
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -149,12 +150,65 @@ def problems(rows: pd.DataFrame) -> str:
     return markdown(head, made)
 
 
+def estimators(rows: pd.DataFrame) -> str:
+    """Return the median error and cosine of every gradient by spectral radius."""
+    rows = rows.dropna(subset=["rel_err"])
+    radii = sorted(rows["radius"].unique())
+    lines = []
+    for gradient, group in rows.groupby("gradient"):
+        by = [group[group["radius"] == radius] for radius in radii]
+        texts = [
+            NONE if one.empty else f"{one['rel_err'].median():.1e} ({one['cosine'].median():.3f})"
+            for one in by
+        ]
+        first = next((one["rel_err"].median() for one in by if not one.empty), float("inf"))
+        lines.append((first, [f"`{gradient}`", *texts]))
+    head = ["gradient: error (cosine)", *(f"ρ = {radius:g}" for radius in radii)]
+    return markdown(head, [line for _, line in sorted(lines)])
+
+
+def steps(rows: pd.DataFrame) -> str:
+    """Return the seconds of a training step over the Jacobian-free one's."""
+    rows = rows.dropna(subset=["ratio"])
+    lines = []
+    for gradient, group in rows.groupby("gradient"):
+        ratio, q1, q3 = (group[key].astype(float).median() for key in ("ratio", "q1", "q3"))
+        error = f"{group['rel_err'].median():.1e}"
+        text = f"{ratio:.2f} ({q1:.2f} to {q3:.2f})"
+        lines.append((ratio, [f"`{gradient}`", text, _count(group["products"].median()), error]))
+    head = ["gradient", "seconds of a step, relative", "products", "error"]
+    return markdown(head, [line for _, line in sorted(lines)])
+
+
+def preconditioned(rows: pd.DataFrame) -> str:
+    """Return the products with the forward's inverse over those without."""
+    rows = rows[rows["radius"].astype(float) >= LARGE]
+    lines = []
+    for (solver, trained, reltol), group in rows.groupby(["solver", "train_steps", "reltol"]):
+        ratio = group["ratio"].astype(float)
+        lines.append(
+            [
+                f"`{solver}`",
+                f"trained {trained:g} steps" if trained else "fresh",
+                f"{reltol:g}",
+                _count(group["plain"].median()),
+                f"{ratio.median():.2f} ({ratio.min():.2f} to {ratio.max():.2f})",
+                str(len(ratio)),
+            ]
+        )
+    head = ["forward solver", "model", "forward to", "products without", "ratio", "of"]
+    return markdown(head, lines)
+
+
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "linear": linear,
     "scores": scores,
     "overhead": overhead,
     "freezing": freezing,
     "problems": problems,
+    "estimators": estimators,
+    "steps": steps,
+    "preconditioned": preconditioned,
 }
 
 
@@ -169,10 +223,11 @@ def written(page: str, store: Store) -> str:
             return match[0]
         return f"<!-- {name} -->\n\n```bash\n{block}```\n\n{TABLES[name](rows)}\n\n<!-- end -->"
 
-    pattern = r"<!-- ([a-z]+) -->\n\n```bash\n(.*?)```\n.*?<!-- end -->"
+    pattern = r"<!-- ([a-z]+) -->\n\n```bash\n(.*?)```\n(?:.*?)<!-- end -->"
     return re.sub(pattern, fill, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     store = Store(sys.argv[1] if len(sys.argv) > 1 else None)
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), store), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(written(page.read_text(encoding="utf-8"), store), encoding="utf-8")

@@ -736,18 +736,18 @@ def stepper(subject: Subject, gradient: Gradient) -> Callable[[], tuple[float, f
     """Return a training step, which returns its seconds: forward, backward and all."""
     config, model = subject.config, subject.model
     optimiser = torch.optim.Adam(model.module().parameters(), lr=0.0)
-    solver = subject.solver_of(gradient)
+    layer = implicit.DEQ(
+        model.cell,
+        solver=subject.solver_of(gradient),
+        gradient=gradient,
+        reltol=config.step_reltol,
+        max_evaluations=subject.budget_of(gradient),
+    )
 
     def forward() -> Tensor:
         with subject.autocast():
-            solution = implicit.solve(
-                references.problem(model, subject.x, subject.name),
-                solver,
-                gradient,
-                reltol=config.step_reltol,
-                max_evaluations=subject.budget_of(gradient),
-            )
-            return model.loss(model.readout(solution.value), subject.target)
+            z = layer(*model.args(subject.x))
+            return model.loss(model.readout(z), subject.target)
 
     def rest(loss: Tensor) -> None:
         optimiser.zero_grad()

@@ -66,6 +66,8 @@ class Rule:
         The layer's name.
     start
         (B, D) a guess of the adjoint, such as the last step's; scaled to fit best.
+    learn
+        Whether the certificate will ask what the solve has learnt.
     """
 
     solver: BaseSolver
@@ -75,6 +77,7 @@ class Rule:
     on_failure: str
     site: str
     start: Tensor | None = None
+    learn: bool = False
 
 
 @dataclass
@@ -134,7 +137,9 @@ class Traced:
         """Return uᵀ ∂f/∂θ for the leaves; the graph is freed on the way, and of no use then."""
         if not self.leaves or not self.fz.requires_grad:
             return tuple(torch.zeros_like(t) for t in self.leaves)
-        return torch.autograd.grad(self.fz, self.leaves, u, materialize_grads=True)
+        # Whatever autocast the backward is called under.
+        with full_precision(u.device):
+            return torch.autograd.grad(self.fz, self.leaves, u, materialize_grads=True)
 
 
 def trace(map_: Map, z: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int] = ()) -> Traced:
@@ -176,16 +181,10 @@ class Equilibrium(torch.autograd.Function):
             found = first_order(map_, cotangent, z, tensors, wanted)
         else:
             u = equilibrium(adjoint(map_), torch.zeros_like(cotangent), cotangent, z, *tensors)
-
-            def in_tensors(*chosen: Tensor) -> Tensor:
-                given = list(tensors)
-                for k, t in zip(wanted, chosen, strict=True):
-                    given[k] = t
-                return map_.function(z, *given)
-
             found = ()
             if wanted:
-                _, product = pullback(in_tensors, *(tensors[k] for k in wanted))
+                function = in_tensors(map_, z, tensors, wanted)
+                _, product = pullback(function, *(tensors[k] for k in wanted))
                 found = product(u)
         for k, gradient in zip(wanted, found, strict=True):
             gradients[k] = gradient
@@ -196,11 +195,12 @@ class Equilibrium(torch.autograd.Function):
         """Solve the tangent fixed point."""
         map_: Map = ctx.map
         z, *tensors = ctx.saved_tensors
-        given = [
-            torch.zeros_like(t) if d is None else d
-            for t, d in zip(tensors, tangents[2:], strict=True)
-        ]
-        moved = product_forward(lambda *t: map_.function(z, *t), tuple(tensors), tuple(given))
+        moving = [k for k, tangent in enumerate(tangents[2:]) if tangent is not None]
+        moved = product_forward(
+            in_tensors(map_, z, tensors, moving),
+            tuple(tensors[k] for k in moving),
+            tuple(tangents[2 + k] for k in moving),
+        )
         return equilibrium(tangent(map_), torch.zeros_like(z), moved, z, *tensors)
 
     @staticmethod
@@ -219,6 +219,18 @@ class Equilibrium(torch.autograd.Function):
         big = batched(map_, size, dims)
         z = equilibrium(big, z0.reshape(size * rows, -1), *moved)
         return z.reshape(size, rows, -1), 0
+
+
+def in_tensors(map_: Map, z: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int]) -> Flat:
+    """Return f at z as a function of the ``wanted`` of its tensors alone."""
+
+    def function(*chosen: Tensor) -> Tensor:
+        given = list(tensors)
+        for k, t in zip(wanted, chosen, strict=True):
+            given[k] = t
+        return map_.function(z, *given)
+
+    return function
 
 
 def equilibrium(map_: Map, z0: Tensor, *tensors: Tensor) -> Tensor:
@@ -420,7 +432,7 @@ def adjoint(map_: Map) -> Map:
         known = map_.inverse()
         return None if known is None else known.flipped
 
-    rule = map_.rule and replace(map_.rule, start=None)
+    rule = map_.rule and replace(map_.rule, start=None, learn=False)
     return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
@@ -434,7 +446,7 @@ def tangent(map_: Map) -> Map:
         d, z, *rest = tensors
         return cast(Tensor, solve_linear(map_, d, trace(map_, z, rest), transpose=False).value)
 
-    rule = map_.rule and replace(map_.rule, start=None)
+    rule = map_.rule and replace(map_.rule, start=None, learn=False)
     return Map(function, solve, rule, independent=map_.independent, inverse=map_.inverse)
 
 
@@ -467,7 +479,7 @@ def batched(map_: Map, size: int, dims: tuple[int | None, ...]) -> Map:
             rows += len(k.scale)
         return gathered(pieces, rows)
 
-    rule = map_.rule and replace(map_.rule, start=None)
+    rule = map_.rule and replace(map_.rule, start=None, learn=False)
     return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
@@ -626,7 +638,9 @@ def _by_linear_solver(
         settings=settings,
         dtype=str(b.dtype).removeprefix("torch."),
         device=str(b.device),
-        inverse=None if result.space is None else Learnt(result.space(), known, result.rest),
+        inverse=(
+            Learnt(result.space(), known, result.rest) if rule.learn and result.space else None
+        ),
     )
 
 

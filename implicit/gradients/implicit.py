@@ -82,6 +82,7 @@ class Implicit(Gradient):
             self.on_failure,
             request.site,
             cast(Tensor, earlier.value) if self.warm_start and earlier is not None else None,
+            self.certificate,
         )
         return at_equilibrium(
             problem,

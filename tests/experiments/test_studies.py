@@ -6,6 +6,7 @@ import yaml
 from tiny import TinyConfig
 
 from experiments import studies
+from experiments.runner import config as configs
 from experiments.runner.trials import Trial, expand
 from solvers.options import OptionError
 
@@ -163,7 +164,9 @@ def test_our_own_studies_expand(name: str) -> None:
     from experiments.runner.recording import config_class
 
     study = studies.find(name)
-    found = expand(study, config_class(catalogue.load(study.experiment)), {"device": "cpu"})
+    configured = config_class(catalogue.load(study.experiment))
+    over = {"device": "cpu"} if "device" in configs.defaults(configured) else {}
+    found = expand(study, configured, over)
     assert found
     assert study.question
     assert yaml.safe_load(study.path.read_text())["title"] == study.title

@@ -192,3 +192,22 @@ def test_coupled_samples_under_transforms() -> None:
     u = injection(3, 2)
     assert torch.allclose(jacrev(solved)(u), jacrev(layers)(u), **close)
     assert torch.allclose(jacfwd(solved)(u), jacrev(layers)(u), **close)
+
+
+def test_tangents_where_an_argument_is_of_integers() -> None:
+    """Token numbers, say, which have no derivative."""
+    W, tokens = weights(3), torch.tensor([0, 2])
+    table = injection(3, 3, seed=5)
+
+    def f(z: Tensor, tokens: Tensor, W: Tensor, table: Tensor) -> Tensor:
+        return torch.tanh(z @ W.T + table[tokens])
+
+    def of(table: Tensor) -> Any:
+        z0 = torch.zeros(2, 3, dtype=torch.float64)
+        problem = FixedPointProblem(f, z0, (tokens,), (W, table), samples_independent=True)
+        return implicit.solve(problem, Anderson(), tight(), reltol=TIGHT, max_evaluations=500).value
+
+    direction = torch.ones_like(table)
+    moved = jvp(of, (table,), (direction,))[1]
+    expected = jvp(lambda t: explicit(t[tokens], W), (table,), (direction,))[1]
+    assert torch.allclose(moved, expected, **close)

@@ -319,7 +319,7 @@ def test_closures_need_not_be_refused() -> None:
     assert relative(dW, cells.exact(u, W.detach(), torch.ones_like(u))[1]) < 1e-10
 
 
-def test_dropout_differs_between_steps() -> None:
+def test_dropout_is_drawn_from_the_callers_random_state() -> None:
     """The random state is the caller's: two runs from one seed are one network."""
     cell = nn.Sequential(nn.Dropout(0.5))
 

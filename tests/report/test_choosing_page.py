@@ -33,7 +33,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_every_table_has_a_query_and_every_query_runs(measured: ModuleType, tmp_path: Path) -> None:
-    page = measured.PAGE.read_text(encoding="utf-8")
+    page = measured.PAGES[0].read_text(encoding="utf-8")
     names = re.findall(r"<!-- ([a-z]+) -->", page)
     assert sorted(n for n in names if n != "end") == sorted(measured.TABLES)
     empty = Store(tmp_path / "empty.db", create=True)
@@ -141,7 +141,7 @@ def test_written_from_a_store_and_written_twice_the_same(
         extra |= {"successes": solved, "false_successes": 0}
         observer.solve({"phase": "forward", "solver": "newton", "options": {}, "extra": extra})
         made.end(observer)
-    page = measured.PAGE.read_text(encoding="utf-8")
+    page = measured.PAGES[0].read_text(encoding="utf-8")
     once = measured.written(page, Store(made.path))
     assert "| `newton` | 1 of 2 | 50.0 % of 6 |" in once
     assert measured.written(once, Store(made.path)) == once
