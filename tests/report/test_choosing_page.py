@@ -33,7 +33,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_every_table_has_a_query_and_every_query_runs(measured: ModuleType, tmp_path: Path) -> None:
-    page = measured.PAGES[0].read_text(encoding="utf-8")
+    page = "\n\n".join(p.read_text(encoding="utf-8") for p in measured.PAGES)
     names = re.findall(r"<!-- ([a-z]+) -->", page)
     assert sorted(n for n in names if n != "end") == sorted(measured.TABLES)
     empty = Store(tmp_path / "empty.db", create=True)
@@ -145,3 +145,48 @@ def test_written_from_a_store_and_written_twice_the_same(
     once = measured.written(page, Store(made.path))
     assert "| `newton` | 1 of 2 | 50.0 % of 6 |" in once
     assert measured.written(once, Store(made.path)) == once
+
+
+def test_gradients(measured: ModuleType) -> None:
+    rows = pd.DataFrame(
+        {
+            "gradient": ["neumann"] * 3 + ["implicit"] * 2,
+            "radius": [0.5, 0.5, 0.9, 0.5, 0.9],
+            "rel_err": [0.01, 0.03, 0.4, 1e-6, None],
+            "cosine": [1.0, 0.98, 0.9, 1.0, None],
+        }
+    )
+    head, first, second = cells(measured.estimators(rows))
+    assert head[1:] == ["ρ = 0.5", "ρ = 0.9"]
+    assert first == ["`implicit`", "1.0e-06 (1.000)", "–"]
+    assert second == ["`neumann`", "2.0e-02 (0.990)", "4.0e-01 (0.900)"]
+
+
+def test_steps_and_preconditioners(measured: ModuleType) -> None:
+    steps = pd.DataFrame(
+        {
+            "gradient": ["implicit", "implicit", "jacobian_free", "refused"],
+            "ratio": [1.8, 2.0, 1.0, None],
+            "q1": [1.7, 1.9, 1.0, None],
+            "q3": [2.0, 2.2, 1.0, None],
+            "rel_err": [1e-3, 3e-3, 0.5, None],
+            "products": [10, 12, 0, None],
+        }
+    )
+    _, *lines = cells(measured.steps(steps))
+    assert lines == [
+        ["`jacobian_free`", "1.00 (1.00 to 1.00)", "0", "5.0e-01"],
+        ["`implicit`", "1.90 (1.80 to 2.10)", "11", "2.0e-03"],
+    ]
+    products = pd.DataFrame(
+        {
+            "solver": ["broyden"] * 3,
+            "train_steps": [0, 0, 60],
+            "reltol": [1e-6] * 3,
+            "plain": [40, 50, 20],
+            "ratio": [0.5, 0.6, 0.7],
+            "radius": [0.9, 0.99, 0.5],
+        }
+    )
+    _, line = cells(measured.preconditioned(products))
+    assert line == ["`broyden`", "fresh", "1e-06", "45", "0.55 (0.50 to 0.60)", "2"]
