@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from implicit.certificate import precision
@@ -67,9 +68,11 @@ def at_equilibrium(
     record = AdjointRecord()
     independent = [problem.samples_independent]
     title, keeps = problem.name, request.keep_inverse
+    mixed = torch.is_autocast_enabled(layout.device.type)
 
     def flat(z: Tensor, *tensors: Tensor) -> Tensor:
-        out = layout.pack(layout.check(function(layout.unpack(z), *tensors), z.shape[0], 1))
+        image = function(layout.unpack(z), *tensors)
+        out = layout.pack(layout.check(image, z.shape[0], 1, any_float=mixed))
         return z + out if is_root else out
 
     def forward(z0: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:

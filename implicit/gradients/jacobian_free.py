@@ -23,7 +23,15 @@ class JacobianFree(Gradient):
     """An estimate that leaves out the inverse of I − J; no products with Jᵀ.
 
     For a contraction it points downhill if ∂f/∂θ is well conditioned (Fung et al., Theorem 3.1).
+
+    Parameters
+    ----------
+    certificate
+        Leave an estimate of the gradient's relative error in ``solution.certificate``, for one
+        evaluation and two products.
     """
+
+    certificate: bool = False
 
     name: ClassVar[str] = "jacobian_free"
     exact: ClassVar[bool] = False
@@ -31,4 +39,10 @@ class JacobianFree(Gradient):
 
     def solve(self, problem: Problem, request: Request) -> Solution:
         """Solve without a graph; the value's backward takes the cotangent for the adjoint."""
-        return at_equilibrium(problem, request, name=self.name, estimate=lambda product, c, _: c)
+        return at_equilibrium(
+            problem,
+            request,
+            name=self.name,
+            estimate=lambda product, c, _: c,
+            certified=self.certificate,
+        )

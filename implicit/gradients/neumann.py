@@ -30,9 +30,13 @@ class Neumann(Gradient):
     ----------
     terms
         Terms of the series, one more than products with Jᵀ; 1 is ``JacobianFree``.
+    certificate
+        Leave an estimate of the gradient's relative error in ``solution.certificate``, for one
+        evaluation and two products.
     """
 
     terms: Annotated[int, Field(ge=1)] = 5
+    certificate: bool = False
 
     name: ClassVar[str] = "neumann"
     exact: ClassVar[bool] = False
@@ -47,4 +51,6 @@ class Neumann(Gradient):
                 u = product(u) + c
             return u
 
-        return at_equilibrium(problem, request, name=self.name, estimate=estimate)
+        return at_equilibrium(
+            problem, request, name=self.name, estimate=estimate, certified=self.certificate
+        )

@@ -27,6 +27,7 @@ from implicit.gradients.base import Gradient, Request
 from implicit.gradients.equilibrium import at_equilibrium
 from solvers.evaluation import Evaluator, full_precision
 from solvers.inverse import LowRank
+from solvers.options import OptionError
 from solvers.problem import Problem
 from solvers.solution import AdjointRecord, Solution
 
@@ -44,19 +45,38 @@ class Phantom(Gradient):
     form
         ``neumann`` keeps z* alone, and takes k − 1 products with Jᵀ; ``unrolled`` evaluates f k
         times in the forward and keeps their graph, which can be differentiated again.
+    certificate
+        Leave an estimate of the gradient's relative error in ``solution.certificate``, for one
+        evaluation and two products; of the form ``neumann`` alone.
     """
 
     steps: Annotated[int, Field(ge=1)] = 5
     mixing: Annotated[float, Field(gt=0, le=1)] = 0.5
     form: Literal["neumann", "unrolled"] = "neumann"
+    certificate: bool = False
 
     name: ClassVar[str] = "phantom"
     exact: ClassVar[bool] = False
     reference: ClassVar[str] = "Geng et al. 2021"
 
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if self.certificate and self.form == "unrolled":
+            raise OptionError(
+                "certificate = True: the form 'unrolled' has no adjoint to be certified; use the"
+                " form 'neumann', whose gradient is the same"
+            )
+
     def solve(self, problem: Problem, request: Request) -> Solution:
         """Solve without a graph; the value carries the gradient of the steps behind it."""
-        found = at_equilibrium(problem, request, name=self.name, estimate=self._estimate)
+        found = at_equilibrium(
+            problem,
+            request,
+            name=self.name,
+            estimate=self._estimate,
+            certified=self.certificate,
+        )
         return found if self.form == "neumann" else self._unrolled(problem, found)
 
     def _estimate(self, product: Product, c: Tensor, inverse: LowRank | None) -> Tensor:

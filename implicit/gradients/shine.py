@@ -43,11 +43,15 @@ class Shine(Gradient):
     refine
         So many products with Jᵀ are spent to improve u, by GMRES in a space that begins with it,
         and grows with H as preconditioner where H is trusted. It tends to the exact adjoint.
+    certificate
+        Leave an estimate of the gradient's relative error in ``solution.certificate``, for one
+        evaluation and two products.
     """
 
     fallback: bool = True
     limit: Annotated[float, Field(gt=0)] = 1.3
     refine: Annotated[int, Field(ge=0)] = 0
+    certificate: bool = False
 
     name: ClassVar[str] = "shine"
     exact: ClassVar[bool] = False
@@ -67,7 +71,12 @@ class Shine(Gradient):
             return self._estimate(product, c, inverse, joint=independent[0] is False)
 
         solution = at_equilibrium(
-            problem, request, name=self.name, estimate=estimate, use_inverse=True
+            problem,
+            request,
+            name=self.name,
+            estimate=estimate,
+            use_inverse=True,
+            certified=self.certificate,
         )
         independent[0] = solution.samples_independent
         return solution

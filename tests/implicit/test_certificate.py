@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import implicit
 import solvers
-from implicit import DEQ, Implicit
+from implicit import DEQ, Implicit, JacobianFree, Neumann, Phantom, Shine
 from implicit.certificate import Certificate, Tolerances, precision
 from implicit.gradients.implicit import adjoint_registry
 from solvers import Anderson, Broyden, FixedPointProblem, OptionError, Picard
@@ -49,7 +49,7 @@ def losses(seed: int) -> dict[str, Any]:
 
 
 def gradient(
-    cell: Random, u: Tensor, loss: Any, rule: Implicit, **options: Any
+    cell: Random, u: Tensor, loss: Any, rule: Any, **options: Any
 ) -> tuple[Tensor, Certificate]:
     solution = implicit.solve(
         FixedPointProblem(cell, torch.zeros_like(u), (u,)),
@@ -347,3 +347,37 @@ def test_auto_keeps_its_tolerance_where_no_backward_runs() -> None:
 def test_auto_says_what_it_cannot_do(options: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         DEQ(Cell(4), solver=Picard(), **options)
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.9, 1.1])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        JacobianFree(certificate=True),
+        Neumann(5, certificate=True),
+        Neumann(20, certificate=True),
+        Phantom(certificate=True),
+        Shine(certificate=True),
+        Shine(refine=5, certificate=True),
+    ],
+    ids=repr,
+)
+def test_the_estimates_say_how_inexact_they_are(rule: Any, gain: float) -> None:
+    cell, u = Random(gain, 0), injection(BATCH, DIM, seed=3)
+    loss = losses(0)["cross_entropy"]
+    found, certificate = gradient(cell, u, loss, rule, reltol=1e-8)
+    error = relative(found, exact(cell, u, loss))
+    # What the calibration of the exact gradient is held to in 95 % of cases.
+    assert error / 3 < float(certificate) < 3 * error
+
+
+@pytest.mark.parametrize("rule", [JacobianFree(), Neumann(), Phantom(), Shine()], ids=repr)
+def test_an_estimate_leaves_none_unasked(rule: Any) -> None:
+    layer = DEQ(Cell(), solver=Broyden(), gradient=rule)
+    layer(injection()).sum().backward()
+    assert layer.certificate is None
+
+
+def test_phantoms_other_form_has_nothing_to_certify() -> None:
+    with pytest.raises(OptionError, match="use the form 'neumann'"):
+        Phantom(form="unrolled", certificate=True)

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from implicit import DEQ, Implicit
 from implicit.gradients import registry
-from solvers import Broyden
+from solvers import Broyden, Picard
 
 pytestmark = forward_mode
 
@@ -512,3 +512,40 @@ def test_autocast_in_the_forward_alone(device: str, dtype: torch.dtype, name: st
     loss_of(layer, u).backward()
     # bfloat16 rounds to 2^-9, and both solves end at 1e-2, over 1 - 0.6.
     assert relative(lower, layer.cell.A.weight.grad) < 0.1
+
+
+class HalfCell(nn.Module):
+    """A cell whose image has the dtype of autocast, as that of one matrix product has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.inject = nn.Linear(6, 6), nn.Linear(6, 6)
+        with torch.no_grad():
+            self.inner.weight.mul_(0.5)
+
+    def forward(self, z: Tensor, u: Tensor) -> Tensor:
+        return torch.tanh(self.inner(z) + self.inject(u))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_cell_that_returns_half_precision_under_autocast(name: str, inside: bool) -> None:
+    torch.manual_seed(0)
+    cell, u = HalfCell(), torch.randn(3, 6)
+    solver = None if name == "reversible" else Broyden()
+    if registry.get(name).requires & {"native"}:
+        solver = Picard()
+    found = []
+    for autocast in (False, True):
+        layer = DEQ(cell, solver=solver, gradient=registry.get(name), reltol=1e-2)
+        cell.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            z = layer(u)
+            if inside:
+                z.float().square().sum().backward()
+        if not inside:
+            z.float().square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in cell.parameters()]))  # type: ignore[union-attr]
+    assert found[1].dtype == torch.float32
+    # Eight bits, in an equilibrium to 1e-2; the estimates' own error is the same in both.
+    assert relative(found[1], found[0]) < (0.3 if name == "shine" else 0.05)
