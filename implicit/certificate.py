@@ -190,15 +190,22 @@ def certify(
     def corrected(r: Tensor) -> Tensor:
         return further.transpose(r.reshape(rows)).reshape(r.shape)
 
-    delta = corrected(residual)
-    there = z + delta
-    fz, product = evaluate(there)
-    left = delta + corrected(fz - there)
+    # What is not needed beside the graph of the second evaluation is let go before it.
     by_adjoint = learnt(rest.reshape(rows)).reshape(u.shape)
-    by_state = further((c - u + product(u) - rest).reshape(rows)).reshape(u.shape)
-    measured = (u, c, by_adjoint, by_state, u + by_adjoint + by_state, z, residual, delta, left)
+    sizes = {"u": _norm(u), "c": _norm(c), "by_adjoint": _norm(by_adjoint), "z": _norm(z)}
+    before, whole = c - u - rest, u + by_adjoint
+    del c, rest, by_adjoint
+    delta = corrected(residual)
+    sizes |= {"residual": _norm(residual), "delta": _norm(delta)}
+    there = z + delta
+    del z, residual
+    fz, product = evaluate(there)
+    by_state = further((before + product(u)).reshape(rows)).reshape(u.shape)
+    sizes |= {"by_state": _norm(by_state), "whole": _norm(whole + by_state)}
+    sizes["left"] = _norm(delta + corrected(fz - there))
+    order = ("u", "c", "by_adjoint", "by_state", "whole", "z", "residual", "delta", "left")
     # One read of the device for all.
-    numbers = torch.stack([_norm(v).to(small_dtype(v)) for v in measured]).tolist()
+    numbers = torch.stack([sizes[k].to(small_dtype(sizes[k])) for k in order]).tolist()
     return _assembled(numbers, unseen, eps, products)
 
 
