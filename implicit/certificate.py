@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.history import small_dtype
+from solvers.history import power_below, small_dtype
 from solvers.inverse import LowRank, outer
 from solvers.solution import Solution
 
@@ -175,7 +175,7 @@ def certify(
         What has been and will be spent on the certificate.
     """
     # The loss may be of any scale: powers of two change no digit.
-    unit = _power(u)
+    unit = power_below(u.abs().amax() if u.numel() else u.new_ones(()))
     u, c, rest = u / unit, c / unit, rest / unit
     further, unseen = learnt, UNSEEN
     if learnt is None:
@@ -306,10 +306,3 @@ def _norm(v: Tensor) -> Tensor:
 
 def _safe(v: Tensor) -> Tensor:
     return torch.where(v > 0, v, 1.0)
-
-
-def _power(v: Tensor) -> Tensor:
-    """Return the power of two just below the largest entry."""
-    size = v.abs().amax() if v.numel() else v.new_ones(())
-    size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
-    return torch.exp2(torch.floor(torch.log2(size)))

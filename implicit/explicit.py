@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from implicit.steady import AnyProblem, Steady, as_module, steady, with_function
-
-__all__ = ["as_module", "explicit"]
+from implicit.steady import AnyProblem, Steady, steady, with_function
 
 
 def explicit(problem: AnyProblem) -> AnyProblem:

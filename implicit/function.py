@@ -31,6 +31,7 @@ from torch import Tensor
 
 from implicit.certificate import Learnt, certify
 from solvers.evaluation import Linearisation, full_precision, hooked, own_graph, transformed
+from solvers.history import power_below
 from solvers.inverse import LowRank, gathered
 from solvers.judge import norm
 from solvers.linear import LinearSolver
@@ -78,6 +79,11 @@ class Rule:
     site: str
     start: Tensor | None = None
     learn: bool = False
+
+    @property
+    def further(self) -> Rule:
+        """The rule of further derivatives, without what is about this adjoint alone."""
+        return replace(self, start=None, learn=False)
 
 
 @dataclass
@@ -432,7 +438,7 @@ def adjoint(map_: Map) -> Map:
         known = map_.inverse()
         return None if known is None else known.flipped
 
-    rule = map_.rule and replace(map_.rule, start=None, learn=False)
+    rule = map_.rule and map_.rule.further
     return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
@@ -446,7 +452,7 @@ def tangent(map_: Map) -> Map:
         d, z, *rest = tensors
         return cast(Tensor, solve_linear(map_, d, trace(map_, z, rest), transpose=False).value)
 
-    rule = map_.rule and replace(map_.rule, start=None, learn=False)
+    rule = map_.rule and map_.rule.further
     return Map(function, solve, rule, independent=map_.independent, inverse=map_.inverse)
 
 
@@ -479,7 +485,7 @@ def batched(map_: Map, size: int, dims: tuple[int | None, ...]) -> Map:
             rows += len(k.scale)
         return gathered(pieces, rows)
 
-    rule = map_.rule and replace(map_.rule, start=None, learn=False)
+    rule = map_.rule and map_.rule.further
     return Map(function, solve, rule, independent=map_.independent, inverse=inverse)
 
 
@@ -496,12 +502,12 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
         evaluations=1,
         sample_evaluations=torch.ones(b.shape[0], dtype=torch.long, device=b.device),
     )
-    products = Linearisation(traced.z, traced.fz, b.shape, stats)
-    apply = products.vjp if transpose else products.jvp
     if b.shape[0] > 1 and map_.independent[0] is None:
-        map_.independent[0] = products.blocks()
+        map_.independent[0] = Linearisation(traced.z, traced.fz, b.shape, stats).blocks()
     joint = map_.independent[0] is False
     shape = torch.Size((1, b.numel())) if joint else b.shape
+    products = Linearisation(traced.z, traced.fz, shape, stats)
+    apply = products.vjp if transpose else products.jvp
     scale = _power(b, joint=joint)
     system = (b.detach() / scale).reshape(shape)
     settings = Settings(
@@ -520,7 +526,7 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
     with full_precision(b.device):
         guess, rest = system.new_zeros(()), system  # no state is spent on a zero
         if start is not None and start.shape == b.shape and start.dtype == b.dtype:
-            guess, rest = _fitted(apply, start.to(b.device), system)
+            guess, rest = _fitted(apply, start.to(b.device).reshape(shape), system)
         by = _by_linear_solver if isinstance(rule.solver, LinearSolver) else _by_fixed_point
         solution = by(rule, apply, rest, settings, stats, system=system, known=known)
         value = guess + cast(Tensor, solution.value)
@@ -528,7 +534,7 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
         if known is not None and spent < rule.max_products and not solution.success:
             # A nearly singular estimate spoils the last digits, or all: go on without it.
             value = torch.where(torch.isfinite(solution.residual)[:, None], value, guess)
-            rest = system - value + apply(value.reshape(b.shape)).reshape(system.shape)
+            rest = system - value + apply(value)
             left = replace(settings, max_evaluations=max(1, rule.max_products - spent - 1))
             again = by(rule, apply, rest, left, stats, system=system, known=None)
             value = value + cast(Tensor, again.value)
@@ -567,21 +573,17 @@ def solve_linear(map_: Map, b: Tensor, traced: Traced, *, transpose: bool) -> So
 
 def _power(b: Tensor, *, joint: bool) -> Tensor:
     """Return the powers of two (B, 1) just below the largest entry of each row, or of all."""
-    size = b.detach().abs().amax(dim=1, keepdim=True)
-    size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
-    if joint:
-        size = size.amax().expand_as(size)
-    return torch.exp2(torch.floor(torch.log2(size)))
+    powers = power_below(b.detach().abs().amax(dim=1, keepdim=True))
+    return powers.amax().expand_as(powers) if joint else powers
 
 
 def _fitted(apply: Product, start: Tensor, system: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the multiple of a guess that leaves the least of the system (rows, n), and the rest.
+    """Return the multiple of a guess (rows, n) that leaves the least of the system, and the rest.
 
     Costs one product.
     """
-    guess = start.reshape(system.shape)
-    guess = guess / _power(guess, joint=False)
-    image = guess - apply(guess.reshape(start.shape)).reshape(system.shape)
+    guess = start / _power(start, joint=False)
+    image = guess - apply(guess)
     square = (image * image).sum(dim=1, keepdim=True)
     share = (image * system).sum(dim=1, keepdim=True) / torch.where(square > 0, square, 1.0)
     share = torch.nan_to_num(share, 0.0, 0.0, 0.0)
@@ -602,10 +604,9 @@ def _by_linear_solver(
     started = time.perf_counter()
     solver = cast(LinearSolver, rule.solver)
     scale = norm(system, settings.norm)
-    shape = apply_shape(stats, b)
     tolerance = settings.reltol * scale
     result: LinearResult = solver.solve(
-        lambda v: v - apply(v.reshape(shape)).reshape(v.shape),
+        lambda v: v - apply(v),
         b,
         tolerance=tolerance,
         max_products=settings.max_evaluations,
@@ -658,13 +659,11 @@ def _by_fixed_point(
 
     That is u = A u + b, or with an estimate P of the inverse y = y − (I − A) P y + b, u = P y.
     """
-    shape = apply_shape(stats, b)
     right = known or (lambda v: v)
 
     def image(y: Tensor) -> Tensor:
         u = right(y)
-        moved = apply(u.reshape(shape)).reshape(u.shape)
-        return moved if known is None else y - u + moved
+        return apply(u) if known is None else y - u + apply(u)
 
     def function(y: Tensor, index: Tensor) -> Tensor:
         # The graph is that of the whole batch: samples that are still being solved are put there.
@@ -685,12 +684,6 @@ def _by_fixed_point(
     stats.syncs += solution.stats.syncs
     stats.history_bytes = solution.stats.history_bytes
     return replace(solution, value=right(cast(Tensor, solution.value)), stats=stats)
-
-
-def apply_shape(stats: Stats, b: Tensor) -> torch.Size:
-    """Return the shape (B, D) of the states that a system (rows, n) is made of."""
-    batch = len(stats.sample_evaluations)
-    return torch.Size((batch, b.numel() // batch))
 
 
 def _joined(first: Trace | None, then: Trace | None, spent: int) -> Trace | None:

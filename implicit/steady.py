@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
-from solvers.evaluation import transformed
+from solvers.evaluation import forward_mode, transformed
 from solvers.problem import Problem, State, parts
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem)
@@ -77,8 +77,7 @@ def needs_gradient(t: Tensor) -> bool:
         return True
     if transformed() and torch._C._functorch.is_functorch_wrapped_tensor(t):
         return True
-    # torch has no public way to ask whether forward mode is on.
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(t).tangent is not None
+    return forward_mode() and forward_ad.unpack_dual(t).tangent is not None
 
 
 class Place(NamedTuple):

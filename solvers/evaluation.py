@@ -229,6 +229,21 @@ def own_graph(*, unless: bool = False) -> contextlib.AbstractContextManager[obje
     return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
 
 
+def coupling(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Return where Jᵀ takes a cotangent of some samples to others (a mask); costs one product.
+
+    ``product`` is u ↦ Jᵀu for u like ``like`` (B, …).
+    """
+    rows = len(like)
+    probe = torch.zeros_like(like)
+    half = probe[: rows // 2]
+    # As good as random, without the caller's random state: multiples of the golden section.
+    count = torch.arange(half.numel(), dtype=torch.float32, device=probe.device)
+    half.copy_((0.5 + (0.618034 * count) % 1).reshape(half.shape))
+    # A slope that is not finite times nothing is NaN, and says nothing.
+    return torch.nan_to_num(product(probe)[rows // 2 :], nan=0.0) != 0
+
+
 class Linearisation:
     """Products with the Jacobian J of f at a point, from one graph that is kept and reused.
 
@@ -284,16 +299,9 @@ class Linearisation:
 
         Costs one counted product.
         """
-        rows = self._fz.shape[0]
-        probe = torch.zeros_like(self._fz)
-        half = probe[: rows // 2]
-        # As good as random, without the caller's random state: multiples of the golden section.
-        count = torch.arange(half.numel(), dtype=torch.float32, device=probe.device)
-        half.copy_((0.5 + (0.618034 * count) % 1).reshape(half.shape))
         self.stats.syncs += 1
-        product = self.vjp(probe).reshape(self._z.shape)
-        # A slope that is not finite times nothing is NaN, and says nothing.
-        return not self._any(torch.nan_to_num(product[rows // 2 :], nan=0.0) != 0)
+        found = coupling(lambda u: self.vjp(u).reshape(self._z.shape), self._fz)
+        return not self._any(found)
 
     def _any(self, x: Tensor) -> bool:
         """Read whether any of x (rows, D) is true."""

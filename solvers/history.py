@@ -102,6 +102,15 @@ def bordered(matrix: Tensor, row: Tensor, column: Tensor | None = None) -> Tenso
     return torch.cat((torch.cat((matrix, column), dim=2), row), dim=1)
 
 
+def power_below(size: Tensor) -> Tensor:
+    """Return the powers of two just below sizes; 1 for one that is zero or no number.
+
+    To divide by them changes no digit.
+    """
+    known = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
+    return torch.exp2(torch.floor(torch.log2(known)))
+
+
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Return the inner products (B, 1) of the rows of x and y (B, D)."""
     return (x * y).sum(dim=1, keepdim=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from implicit.function import Product
 from implicit.gradients.base import Gradient, Request
 from implicit.gradients.equilibrium import at_equilibrium
+from solvers.evaluation import coupling
 from solvers.inverse import LowRank, outer
 from solvers.judge import norm
 from solvers.linear import GMRES
@@ -67,7 +68,7 @@ class Shine(Gradient):
                 none = c.new_zeros(len(c), 0, c.shape[1])
                 inverse = outer(c.new_ones(len(c)), none, none)
             if self.refine and independent[0] is None and len(inverse.scale) > 1:
-                independent[0] = _blocks(product, c)
+                independent[0] = not bool(coupling(product, c).any())
             return self._estimate(product, c, inverse, joint=independent[0] is False)
 
         solution = at_equilibrium(
@@ -112,11 +113,3 @@ class Shine(Gradient):
             precondition=precondition,
         )
         return (found.x * size).reshape(c.shape)
-
-
-def _blocks(product: Product, c: Tensor) -> bool:
-    """Whether samples are independent: Jᵀ takes a cotangent of some to those alone."""
-    probe = torch.ones_like(c)
-    half = len(c) // 2
-    probe[half:] = 0
-    return not bool((torch.nan_to_num(product(probe)[half:], nan=0.0) != 0).any())

@@ -627,3 +627,24 @@ def test_they_err_and_point_downhill(name: str) -> None:
     for a, b in zip(got, exact, strict=True):
         assert 1e-3 < relative(a, b) < 1
         assert float((a * b).sum()) > 0
+
+
+def test_a_refinement_finds_out_whether_samples_are_coupled() -> None:
+    """With a fixed budget the forward never had to know; the probe is one product, and counted."""
+    W, u = weights(6, 0.6), injection(4, 6).requires_grad_()
+
+    def f(z: Tensor, u: Tensor, W: Tensor) -> Tensor:
+        return torch.tanh(0.5 * (z + z.mean(dim=0)) @ W.T + u)
+
+    def gradient(rule: Any) -> tuple[Tensor, Any]:
+        problem = FixedPointProblem(f, torch.zeros_like(u), (u,), (W,))
+        solution = implicit.solve(
+            problem, Broyden(), rule, reltol=0.0, max_evaluations=40, fixed_budget=True
+        )
+        return torch.autograd.grad(solution.value.square().sum(), u)[0], solution
+
+    found, solution = gradient(Shine(refine=24))
+    assert solution.samples_independent is None
+    assert solution.record.stats.vjps <= 25
+    # The space of 24 vectors is that of the whole batch, if it is taken as one.
+    assert relative(found, gradient(Implicit(reltol=1e-12))[0]) < 1e-8
