@@ -48,8 +48,7 @@ def diff(facts: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
 
 def single(frame: pd.DataFrame, column: str, view: str) -> "pd.Series[Any]":
     """A numeric column of a view as float64; StoreError if it is none."""
-    if column not in frame.columns:
-        raise StoreError(f"{view} has no column {column!r}: {closest(column, set(frame.columns))}")
+    _known(frame, [column], view)
     if not pd.api.types.is_numeric_dtype(frame[column]):
         numeric = {c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c])}
         raise StoreError(f"{column!r} of {view} is no number: {closest(column, numeric)}")

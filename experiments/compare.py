@@ -11,8 +11,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, cast
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ from implicit.models import Model
 from solvers import BaseSolver, OptionError, Solution
 from solvers.problem import Layout
 
+AnyConfig = TypeVar("AnyConfig")
 Tolerance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -163,6 +164,30 @@ class CompareConfig:
             else [self.max_evaluations]
         )
         return [(r, m) for r in tolerances for m in budgets]
+
+
+def as_compare(config: Any, **over: Any) -> CompareConfig:
+    """Return what ``compare`` would be told to prepare the same model and batch.
+
+    ``config`` is that of another experiment, of which every field that ``compare`` has too counts;
+    ``over`` goes over them.
+    """
+    shared = {
+        f.name: getattr(config, f.name) for f in fields(CompareConfig) if hasattr(config, f.name)
+    }
+    return CompareConfig(**(shared | over))
+
+
+def on_its_data(config: AnyConfig, compared: CompareConfig) -> AnyConfig:
+    """Return the config with the data that its model wants, and the sizes that it brings."""
+    made = compared.completed()
+    resolved: AnyConfig = replace(
+        config,  # type: ignore[type-var]  # every config is a dataclass
+        model=made.model,
+        data=made.data,
+        data_sha256=made.data_sha256,
+    )
+    return resolved
 
 
 @dataclass(frozen=True)

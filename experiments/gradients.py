@@ -7,6 +7,7 @@ the scale of the loss, the solver that found z*, the preconditioner, the clock.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import warnings
@@ -189,29 +190,13 @@ class GradientsConfig:
 
     def completed(self) -> GradientsConfig:
         """Return the config with the model's data and sizes, and all options of the gradients."""
-        found = self.compared.completed()
-        return replace(
-            self,
-            model=found.model,
-            data=found.data,
-            data_sha256=found.data_sha256,
-            gradients=_completed(self.gradients),
-        )
+        found = compare.on_its_data(self, self.as_compare)
+        return replace(found, gradients=_completed(self.gradients))
 
     @property
-    def compared(self) -> CompareConfig:
-        """What ``compare`` would be told to prepare the same model and batch."""
-        return CompareConfig(
-            model=self.model,
-            data=self.data,
-            data_sha256=self.data_sha256,
-            batch=self.batch,
-            train_steps=self.train_steps,
-            learning_rate=self.learning_rate,
-            device=self.device,
-            threads=self.threads,
-            seed=self.seed,
-        )
+    def as_compare(self) -> CompareConfig:
+        """The same model and batch, as ``compare`` prepares them."""
+        return compare.as_compare(self)
 
 
 def native() -> list[str]:
@@ -806,7 +791,7 @@ MEASURES: dict[Slice, Callable[[Subject, Book], None]] = {
 
 def subjects(config: GradientsConfig) -> Iterator[Subject]:
     """Yield the model at every spectral radius that it can have, and say which it cannot."""
-    bench = compare.prepare(config.compared)
+    bench = compare.prepare(config.as_compare)
     for radius in config.radius:
         model: Model | None = bench.model
         if radius is not None:
@@ -832,7 +817,8 @@ def main(config: GradientsConfig, recorder: Recorder) -> dict[str, float]:
             reached += 1
             for part in (s for s in SLICES if s in config.measure):
                 book = Book(recorder)
-                seconds, _ = timed(lambda: MEASURES[part](subject, book), config.device)  # noqa: B023
+                measured = functools.partial(MEASURES[part], subject, book)
+                seconds, _ = timed(measured, config.device)
                 print(
                     f"{part}: spectral radius {subject.found.largest:.3g}, {seconds:.1f} s",
                     flush=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import implicit
 import solvers
-from experiments import data, references
+from experiments import compare, data, references
 from experiments.compare import Bench, CompareConfig, prepare, quartiles, repeated, timed
 from experiments.runner.commandline import command_line
 from experiments.runner.config import Config, Device, Seed
@@ -93,13 +93,12 @@ class MemoryConfig:
 
     def completed(self) -> MemoryConfig:
         """Return the config with the data that the model wants, and the sizes that it brings."""
-        made = self.as_compare.completed()
-        return replace(self, model=made.model, data=made.data, data_sha256=made.data_sha256)
+        return compare.on_its_data(self, self.as_compare)
 
     @property
     def as_compare(self) -> CompareConfig:
         """The same things, as ``compare`` builds them."""
-        return CompareConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
+        return compare.as_compare(self)
 
 
 @dataclass(frozen=True)

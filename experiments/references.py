@@ -174,12 +174,13 @@ def wide(t: Tensor) -> Tensor:
     return t.double() if t.is_floating_point() else t
 
 
-def central_differences(  # noqa: PLR0917
+def central_differences(
     model: Model,
     x: Tensor,
     target: Tensor,
     name: str,
     known: Reference,
+    *,
     directions: int = 10,
     seed: int = 0,
 ) -> float:
@@ -263,7 +264,7 @@ def _compute(model: Model, given: FixedPointProblem, target: Tensor) -> Referenc
     if small:
         rows = 1 if independent is False else len(z)
         z = _polished(given, layout, z, rows)
-        loss, gradients = _dense(model, given, layout, z, target, wanted, rows)
+        loss, gradients = _dense(model, given, z, target, wanted, rows=rows)
         how = "with the dense Jacobian"
     else:
         solution = implicit.solve(
@@ -341,16 +342,17 @@ def _polished(given: FixedPointProblem, layout: Layout, z: Tensor, rows: int) ->
     return best
 
 
-def _dense(  # noqa: PLR0917
+def _dense(
     model: Model,
     given: FixedPointProblem,
-    layout: Layout,
     z: Tensor,
     target: Tensor,
     wanted: Sequence[Tensor],
+    *,
     rows: int,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the loss and its gradients in the wanted tensors, with the dense Jacobian at z."""
+    layout = Layout(given.z0)
     leaf, fz = _traced(given, layout, z)
     jacobian = _jacobian(leaf, fz, rows)
     with torch.enable_grad():

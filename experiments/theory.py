@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -96,23 +96,12 @@ class TheoryConfig:
 
     def completed(self) -> TheoryConfig:
         """Return the config with the data that the model wants, and the sizes that it brings."""
-        made = self.as_compare.completed()
-        return replace(self, model=made.model, data=made.data, data_sha256=made.data_sha256)
+        return compare.on_its_data(self, self.as_compare)
 
     @property
     def as_compare(self) -> CompareConfig:
-        """What ``compare`` would be told to prepare the same model and batch."""
-        return CompareConfig(
-            model=self.model,
-            data=self.data,
-            data_sha256=self.data_sha256,
-            batch=self.batch,
-            train_steps=self.train_steps,
-            learning_rate=self.learning_rate,
-            device="cpu",
-            threads=self.threads,
-            seed=self.seed,
-        )
+        """The same model and batch, as ``compare`` prepares them."""
+        return compare.as_compare(self, device="cpu")
 
 
 class Book:

@@ -206,6 +206,20 @@ class Series:
         shown = alt.value(opacity)
         return alt.when(self._picked).then(shown).otherwise(alt.value(0.07 * opacity))
 
+    @property
+    def lines(self) -> dict[str, Any]:
+        """The encodings of a line: colour, dash, and opacity."""
+        return {"stroke": self.stroke, "strokeDash": self.dash, "opacity": self.seen()}
+
+    def points(self, opacity: float = 1.0) -> dict[str, Any]:
+        """The encodings of filled points: colour, shape, and opacity."""
+        return {
+            "stroke": self.stroke,
+            "shape": self.shape,
+            "fill": self.fill,
+            "opacity": self.seen(opacity),
+        }
+
     def legend(self, width: int = 900) -> tuple[Spec, list[Spec]]:
         """Return the legend as a panel, and its rows, the data set ``legend_FIELD``.
 

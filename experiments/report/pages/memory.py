@@ -425,9 +425,7 @@ def _lines(
     heading = alt.TitleParams(text=title[0], subtitle=title[1])
     base = alt.Chart(alt.NamedData(name=data), width=_WIDTH, height=_HEIGHT, title=heading)
     x = alt.X("depth:Q", **across)
-    line = base.mark_line(strokeWidth=2.2).encode(
-        x=x, y=up, stroke=series.stroke, strokeDash=series.dash, opacity=series.seen()
-    )
+    line = base.mark_line(strokeWidth=2.2).encode(x=x, y=up, **series.lines)
     dots = base.mark_point(size=45, strokeWidth=1.6).encode(
         x=x,
         y=up,

@@ -172,16 +172,11 @@ def _draw_slopes(rows: pd.DataFrame) -> Spec:
     line = base.mark_line(strokeWidth=1.2).encode(
         **at,
         detail="run_id:N",
-        stroke=series.stroke,
-        strokeDash=series.dash,
-        opacity=series.seen(),
+        **series.lines,
     )
     points = base.mark_point(size=32, strokeWidth=1.2).encode(
         **at,
-        stroke=series.stroke,
-        shape=series.shape,
-        fill=series.fill,
-        opacity=series.seen(),
+        **series.points(),
         tooltip=[
             alt.Tooltip("place:N", title="model"),
             alt.Tooltip("seed:N"),
@@ -259,15 +254,10 @@ def _draw_products(rows: pd.DataFrame) -> Spec:
                 **log_scale([*rows["rel_err"], 1.0], "error of the gradient", "error"),
             ),
         }
-        line = base.mark_line(strokeWidth=1.5).encode(
-            **at, stroke=series.stroke, strokeDash=series.dash, opacity=series.seen()
-        )
+        line = base.mark_line(strokeWidth=1.5).encode(**at, **series.lines)
         points = base.mark_point(size=34, strokeWidth=1.3).encode(
             **at,
-            stroke=series.stroke,
-            shape=series.shape,
-            fill=series.fill,
-            opacity=series.seen(),
+            **series.points(),
             tooltip=[
                 alt.Tooltip("label:N", title="gradient"),
                 alt.Tooltip("spent:Q", title="products"),
@@ -324,15 +314,10 @@ def _draw_radii(rows: pd.DataFrame) -> Spec:
             title=f"{case}: {'arguments' if target == 'args' else target}",
         )
         at = {"x": alt.X("spectral_radius:Q", **across), "y": alt.Y("rel_err:Q", **up)}
-        line = base.mark_line(strokeWidth=1.5).encode(
-            **at, stroke=series.stroke, strokeDash=series.dash, opacity=series.seen()
-        )
+        line = base.mark_line(strokeWidth=1.5).encode(**at, **series.lines)
         points = base.mark_point(size=42, strokeWidth=1.4).encode(
             **at,
-            stroke=series.stroke,
-            shape=series.shape,
-            fill=series.fill,
-            opacity=series.seen(),
+            **series.points(),
             tooltip=[
                 alt.Tooltip("label:N", title="gradient"),
                 alt.Tooltip("spectral_radius:Q", title="ρ", format=".3f"),
@@ -380,10 +365,7 @@ def _draw_directions(rows: pd.DataFrame) -> Spec:
         points = base.mark_point(size=44, strokeWidth=1.4, fillOpacity=0.35).encode(
             x=alt.X("cosine:Q", **across),
             y=alt.Y("norm_ratio:Q", **up),
-            stroke=series.stroke,
-            shape=series.shape,
-            fill=series.fill,
-            opacity=series.seen(),
+            **series.points(),
             tooltip=[
                 alt.Tooltip("label:N", title="gradient"),
                 alt.Tooltip("spectral_radius:Q", title="ρ", format=".3f"),
@@ -446,10 +428,7 @@ def _draw_band(rows: pd.DataFrame) -> Spec:
         .encode(
             x=alt.X("rel_err:Q", **across),
             y=alt.Y("certificate:Q", **up),
-            stroke=series.stroke,
-            shape=series.shape,
-            fill=series.fill,
-            opacity=series.seen(0.8),
+            **series.points(0.8),
             tooltip=[
                 alt.Tooltip("slice:N"),
                 alt.Tooltip("place:N", title="model"),

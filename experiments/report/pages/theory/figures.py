@@ -132,18 +132,19 @@ def _draw_nilpotent(rows: pd.DataFrame) -> Spec:
                 ("step:Q", linear_scale(across_title, "count")),
                 ("drawn:Q", log_scale([*frame["drawn"], _FLOOR], up_title, "error")),
                 series,
-                "value",
+                value="value",
             )
         )
     return assemble(panels, data, legends=[series])
 
 
-def _lines(  # noqa: PLR0917
+def _lines(
     data: str,
     title: str,
     across: tuple[str, dict[str, Any]],
     up: tuple[str, dict[str, Any]],
     series: Series,
+    *,
     value: str,
     detail: str = "",
     points: bool = True,
@@ -157,17 +158,12 @@ def _lines(  # noqa: PLR0917
         alt.Tooltip(f"{value}:Q", format=".2e"),
     ]
     by: dict[str, Any] = {"detail": f"{detail}:N"} if detail else {}
-    line = base.mark_line(strokeWidth=1.4).encode(
-        **at, **by, stroke=series.stroke, strokeDash=series.dash, opacity=series.seen(), tooltip=tip
-    )
+    line = base.mark_line(strokeWidth=1.4).encode(**at, **by, **series.lines, tooltip=tip)
     if not points:
         return panel(alt.layer(line))
     dots = base.mark_point(size=34, strokeWidth=1.2).encode(
         **at,
-        stroke=series.stroke,
-        shape=series.shape,
-        fill=series.fill,
-        opacity=series.seen(),
+        **series.points(),
         tooltip=tip,
     )
     return panel(alt.layer(line, dots))
@@ -204,7 +200,7 @@ def _draw_blocks(rows: pd.DataFrame) -> Spec:
                 ("depth:Q", linear_scale("layers L", "count")),
                 ("evaluations:Q", up),
                 series,
-                "evaluations",
+                value="evaluations",
             )
         )
     return assemble(panels, data, legends=[series])
@@ -297,7 +293,7 @@ def _draw_depths(found: Found) -> Spec:
                 ("step:Q", linear_scale("layers", "count")),
                 ("drawn:Q", log_scale(here["drawn"], up, "error")),
                 series,
-                "value",
+                value="value",
                 detail="run_id",
                 points=False,
             )
