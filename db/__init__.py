@@ -11,14 +11,18 @@ wrong with a store is a ``StoreError`` whose message says what to do.
 
 from typing import TYPE_CHECKING, Any
 
-from db.errors import StoreError
+from db.errors import StoreAway, StoreError
+from db.liveness import mark_died, reap
 from db.store import Store, connect, default_url
-from db.writer import mark_died
+from db.sync import sync
 
 if TYPE_CHECKING:
     from db.observer import RunObserver
 
-__all__ = ["RunObserver", "Store", "StoreError", "connect", "default_url", "mark_died"]
+__all__ = [
+    "RunObserver", "Store", "StoreAway", "StoreError",
+    "connect", "default_url", "mark_died", "reap", "sync",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,11 +10,15 @@ import numpy as np
 import pandas as pd
 
 from db.errors import StoreError, closest
+from db.views import VIEWS
 
 __all__ = ["PAIRED", "compare", "diff", "leaves", "replicates", "single"]
 
 # What two rows must share to be a pair: everything about the task, nothing about how it was solved.
-PAIRED = ("experiment", "study", "model", "problem", "seed", "reltol", "outer_step", "phase")
+PAIRED = (
+    "experiment", "study", "model", "problem", "seed", "reltol", "outer_step", "phase", "name",
+)  # fmt: skip
+NUMERIC = ("integer", "number", "boolean")
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -50,7 +54,7 @@ def single(frame: pd.DataFrame, column: str, view: str) -> "pd.Series[Any]":
     """A numeric column of a view as float64; StoreError if it is none."""
     _known(frame, [column], view)
     if not pd.api.types.is_numeric_dtype(frame[column]):
-        numeric = {c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c])}
+        numeric = {c.name for c in VIEWS[view].columns.values() if c.type in NUMERIC}
         raise StoreError(f"{column!r} of {view} is no number: {closest(column, numeric)}")
     return frame[column].astype("float64")
 
@@ -170,5 +174,5 @@ def _known(frame: pd.DataFrame, columns: Sequence[str], view: str) -> None:
     for column in columns:
         if column not in frame.columns:
             raise StoreError(
-                f"{view} has no column {column!r}: {closest(column, set(frame.columns))}"
+                f"{view} has no column {column!r}: {closest(column, VIEWS[view].columns)}"
             )

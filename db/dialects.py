@@ -1,23 +1,30 @@
 """What differs between SQLite and PostgreSQL; nothing else knows which of them it talks to."""
 
 import contextlib
+import os
 import re
+import secrets
+import shutil
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from db import mounts
 from db.encode import canonical
-from db.errors import StoreError
+from db.errors import StoreAway, StoreError
 
-__all__ = ["DEFAULT_PATH", "Database", "PostgreSQL", "SQLite", "database", "insert_missing"]
+__all__ = [
+    "DEFAULT_PATH", "Database", "PostgreSQL", "SQLite",
+    "away", "database", "insert_many", "insert_missing", "new_ids", "same_database",
+]  # fmt: skip
 
 DEFAULT_PATH = Path("results") / "store.db"
 PATIENCE = 30.0  # seconds to wait for another process that is writing
@@ -29,14 +36,32 @@ Rows = Sequence[Sequence[Any]]
 class Database(Protocol):
     """One kind of database at one URL."""
 
-    def engine(self, *, readonly: bool) -> Engine:
-        """An engine whose transactions suit reading or writing; StoreError when it cannot be."""
+    def engine(self, *, readonly: bool, foreign_keys: bool = True) -> Engine:
+        """An engine whose transactions suit reading or writing; StoreError when it cannot be.
+
+        Without ``foreign_keys`` a table may be made anew while others refer to it.
+        """
 
     def shown(self) -> str:
         """Where it is, without a password."""
 
+    def file(self) -> Path | None:
+        """The file that it is, if it is one."""
+
+    def identity(self) -> str:
+        """Which database it is, whoever asks: no user, no password."""
+
     def lock(self, connection: Connection) -> None:
         """Keep other processes from making the schema until the transaction ends."""
+
+    def claim(self, connection: Connection) -> None:
+        """Keep everybody else from the tables until the transaction ends."""
+
+    def keep(self, name: str) -> Path | None:
+        """Copy it, while nobody can write, to a file of that name beside it, if it is a file."""
+
+    def dangling(self, connection: Connection) -> list[str]:
+        """The rows that refer to rows that are not there, in words."""
 
     def query(self, engine: Engine, sql: str) -> tuple[list[str], Rows]:
         """Run one reading statement: columns' names, and rows. StoreError when it would write."""
@@ -59,6 +84,74 @@ def insert_missing(connection: Connection, table: Table, row: Mapping[str, Any])
     """Insert a row unless one with the same key is there, whoever else does the same right now."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     connection.execute(insert(table).on_conflict_do_nothing(), row)
+
+
+def insert_many(
+    connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Insert plain numbers and texts in the fastest way that the database has."""
+    names = ", ".join(f'"{name}"' for name in columns)
+    if connection.dialect.name == "sqlite":
+        places = ", ".join("?" * len(columns))
+        given = list(map(tuple, rows))
+        if given:
+            insert = f"INSERT INTO {table.name} ({names}) VALUES ({places})"
+            connection.exec_driver_sql(insert, given)
+        return
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def new_ids(connection: Connection, table: Table, count: int) -> Sequence[int]:
+    """Numbers for new rows, which nobody else gets."""
+    if connection.dialect.name == "sqlite":  # whose transaction keeps everybody else out
+        last = connection.scalar(select(func.max(table.c.id))) or 0
+        return range(last + 1, last + 1 + count)
+    sequence = func.pg_get_serial_sequence(table.name, "id")
+    return connection.scalars(
+        select(func.nextval(sequence)).select_from(func.generate_series(1, count))
+    ).all()
+
+
+def same_database(connection: Connection, other: Connection) -> bool:
+    """Whether two connections lead to one PostgreSQL database, under whatever names."""
+    if {connection.dialect.name, other.dialect.name} != {"postgresql"}:
+        return False
+    number = secrets.randbits(63)  # such a lock is of the database, not of the connection
+    connection.scalar(select(func.pg_advisory_xact_lock(number)))
+    return not other.scalar(select(func.pg_try_advisory_xact_lock(number)))
+
+
+# Codes of SQLite: busy, locked, out of memory, input or output, full.
+AWAY_SQLITE = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+})  # fmt: skip
+# SQLSTATEs by class: lost connections, lack of resources (a full disk, too many connections), what
+# others' transactions undid; and single ones: locked, read-only, going down, starting up, disk.
+AWAY_CLASSES = ("08", "53", "40")
+AWAY_STATES = frozenset({"55P03", "25006", "57P01", "57P02", "57P03", "57P05", "58030"})
+# A refused connection has no code. Not to be waited for, in PostgreSQL's own English:
+REFUSED = re.compile(
+    r"authentication failed|(role|database) .* does not exist|no pg_hba\.conf entry|"
+    r"permission denied|no password supplied|not permitted to log in|invalid"
+)
+
+
+def away(error: BaseException) -> bool:
+    """Whether what a database refused may go well later: it is down, busy or full."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return (code & 0xFF) in AWAY_SQLITE  # above are details
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        return state[:2] in AWAY_CLASSES or state in AWAY_STATES
+    lost = type(cause).__name__ in ("OperationalError", "InterfaceError")
+    driver = type(cause).__module__.partition(".")[0]
+    return lost and driver == "psycopg" and not REFUSED.search(str(cause))
 
 
 def _writes(sql: str) -> StoreError:
@@ -91,12 +184,20 @@ class SQLite:
         """The whole path."""
         return str(self.path.absolute())
 
-    def engine(self, *, readonly: bool) -> Engine:
+    def file(self) -> Path | None:
+        """The file."""
+        return self.path
+
+    def identity(self) -> str:
+        """The whole path."""
+        return self.shown()
+
+    def engine(self, *, readonly: bool, foreign_keys: bool = True) -> Engine:
         """See ``Database``. The file is checked before anything is made."""
         self._check(readonly)
         engine = create_engine(
             "sqlite://",
-            creator=lambda: self._open(readonly),
+            creator=lambda: self._open(readonly, foreign_keys),
             json_serializer=canonical,
             # readers hold no file between questions; a writer serves two threads, one at a time
             **({"poolclass": NullPool} if readonly else
@@ -124,6 +225,14 @@ class SQLite:
             raise self._unusable(error.strerror or str(error)) from error
         if readonly and not head:
             raise self._absent()
+        mount = mounts.network(self.path)
+        if mount is not None and not readonly:
+            raise StoreError(
+                f"the store {self.shown()} lies on a network file system ({mount.kind}, mounted at "
+                f"{mount.point}), where SQLite can lose or damage what several machines write: set "
+                "DEQ_STORE to a PostgreSQL server (postgresql://user@host/name), or to a file on a "
+                "local disk and join that to another store later with `deq db merge`"
+            )
         if head and head != self.MAGIC:
             raise StoreError(
                 f"{self.shown()} is not a SQLite database: "
@@ -141,13 +250,20 @@ class SQLite:
             f"there is no store at {self.shown()}: run `make experiment`, or set DEQ_STORE to one"
         )
 
-    def _unusable(self, reason: str) -> StoreError:
+    def _unusable(self, reason: str, error: Exception | None = None) -> StoreError:
+        if error is not None and away(error):
+            return StoreAway(
+                f"the store {self.shown()} is busy or its disk full for the moment ({reason}): "
+                "try again later, make room, or set DEQ_STORE to another file"
+            )
         return StoreError(
             f"the store {self.shown()} cannot be opened ({reason}): "
             "check the permissions of the file and its directory, or set DEQ_STORE to another file"
         )
 
-    def _open(self, readonly: bool) -> sqlite3.Connection:
+    def _open(self, readonly: bool, foreign_keys: bool = True) -> sqlite3.Connection:
+        if readonly and (mount := mounts.network(self.path)) is not None:
+            return self._open_unshared(mount)
         # Readers too may write to the file, so that the last one can clear the log away.
         connection = self._connect("mode=rw" if readonly else "mode=rwc")
         try:
@@ -157,17 +273,35 @@ class SQLite:
             else:
                 self._use_write_ahead_log(connection)
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("PRAGMA foreign_keys=ON")
+                connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         except sqlite3.Error as error:
             connection.close()
-            raise self._unusable(str(error)) from error
+            raise self._unusable(str(error), error) from error
         return connection
+
+    def _open_unshared(self, mount: mounts.Mount) -> sqlite3.Connection:
+        """Open a file that other machines may have too: as it is, and without any lock."""
+        for log in map(self._beside, ("-wal", "-journal")):
+            if log.exists() and log.stat().st_size > 0:
+                raise StoreError(
+                    f"the store {self.shown()} lies on a network file system ({mount.kind}, "
+                    f"mounted at {mount.point}), and {log.name} beside it says that somebody "
+                    "writes to it or was cut off: read it on the machine whose disk it is, or copy "
+                    "both files to a local disk and read them there"
+                )
+        connection = self._connect("mode=ro&immutable=1")
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def _beside(self, ending: str) -> Path:
+        whole = self.path.resolve()  # SQLite follows links too
+        return whole.with_name(f"{whole.name}{ending}")
 
     def _readable(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         try:
             connection.execute("SELECT 1 FROM sqlite_master")
         except sqlite3.OperationalError as error:
-            log = self.path.with_name(f"{self.path.name}-wal")
+            log = self._beside("-wal")
             unread = log.exists() and log.stat().st_size > 0
             if unread or not re.search("unable to open|readonly", str(error)):
                 raise
@@ -188,7 +322,7 @@ class SQLite:
                 check_same_thread=False,
             )
         except sqlite3.Error as error:
-            raise self._unusable(str(error)) from error
+            raise self._unusable(str(error), error) from error
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
         end = time.monotonic() + PATIENCE
@@ -208,6 +342,48 @@ class SQLite:
 
     def lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
+
+    def claim(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE has done it; readers see what was before."""
+
+    def keep(self, name: str) -> Path | None:
+        """See ``Database``. The copy is whole, or not there."""
+        whole = self.path.resolve()
+        logged = self._beside("-wal")
+        size = whole.stat().st_size + (logged.stat().st_size if logged.exists() else 0)
+        free = shutil.disk_usage(whole.parent).free
+        if free < 2 * size:
+            raise StoreAway(
+                f"the disk of the store {self.shown()} has {free / 1e6:.0f} MB free, and a copy of "
+                f"it and the change take up to {2 * size / 1e6:.0f} MB: make room, then try again"
+            )
+        copy, part = whole.with_name(name), whole.with_name(f"{name}.part")
+        try:
+            source = self._connect("mode=rw")
+            with contextlib.closing(source), contextlib.closing(sqlite3.connect(part)) as target:
+                source.backup(target)
+            shutil.copymode(whole, part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            if copy.exists():
+                raise FileExistsError(f"{copy} is there already")
+            part.rename(copy)
+        except (sqlite3.Error, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise StoreAway(
+                f"the store {self.shown()} cannot be copied to {copy.name} ({error}): "
+                "make room in its directory, and check its permissions"
+            ) from error
+        return copy
+
+    def dangling(self, connection: Connection) -> list[str]:
+        """See ``Database``."""
+        found = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return [
+            f"a row of {table} refers to one of {other} that is not there"
+            + (f" (rowid {row})" if row is not None else "")
+            for table, row, other, _ in found
+        ]
 
     def query(self, engine: Engine, sql: str) -> tuple[list[str], Rows]:
         """See ``Database``. SQLite itself says what a statement would do, before it does it."""
@@ -240,6 +416,12 @@ class SQLite:
             return [entry[0] for entry in cursor.description], rows
 
 
+def _uncompiled(connection: Any, _: Any) -> None:
+    """Have queries interpreted: to compile one over the views takes longer than to run it."""
+    connection.execute("SET jit = off")
+    connection.commit()
+
+
 class PostgreSQL:
     """A server, through psycopg 3."""
 
@@ -250,8 +432,16 @@ class PostgreSQL:
         """The URL with its password hidden."""
         return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
 
-    def engine(self, *, readonly: bool) -> Engine:
-        """See ``Database``."""
+    def file(self) -> Path | None:
+        """None."""
+        return None
+
+    def identity(self) -> str:
+        """Host, port and name of the database."""
+        return f"{self.url.host or 'localhost'}:{self.url.port or 5432}/{self.url.database or ''}"
+
+    def engine(self, *, readonly: bool, foreign_keys: bool = True) -> Engine:
+        """See ``Database``. Here tables are changed, not made anew, so foreign keys stay on."""
         try:
             engine = create_engine(
                 self.url,
@@ -266,6 +456,7 @@ class PostgreSQL:
                 "pip install 'deq-lab[postgres]'"
             ) from error
         if readonly:
+            event.listen(engine, "connect", _uncompiled)
             engine = engine.execution_options(
                 postgresql_readonly=True, isolation_level="REPEATABLE READ"
             )
@@ -274,15 +465,35 @@ class PostgreSQL:
         except DBAPIError as error:
             engine.dispose()
             reason = str(error.orig).strip().splitlines()[0]
+            if away(error):
+                raise StoreAway(
+                    f"the store {self.shown()} cannot be reached ({reason}): "
+                    "start the server, or set DEQ_STORE to another store"
+                ) from error
             raise StoreError(
-                f"the store {self.shown()} cannot be reached ({reason}): "
-                "start the server, or set DEQ_STORE to another store"
+                f"the store {self.shown()} does not let us in ({reason}): check the user, the "
+                "password and the name of the database, or set DEQ_STORE to another store"
             ) from error
         return engine
 
     def lock(self, connection: Connection) -> None:
         """An advisory lock, freed by the end of the transaction."""
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATION_LOCK})")
+
+    def claim(self, connection: Connection) -> None:
+        """See ``Database``. Others are waited for, but not for ever."""
+        found = inspect(connection).get_table_names()
+        names = ", ".join(connection.dialect.identifier_preparer.quote(name) for name in found)
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(PATIENCE * 1000)}")
+        connection.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+
+    def keep(self, name: str) -> Path | None:
+        """Nothing: a change is one transaction, and a server has its own backups."""
+        return None
+
+    def dangling(self, connection: Connection) -> list[str]:
+        """None: the server checks each row as it is written."""
+        return []
 
     def query(self, engine: Engine, sql: str) -> tuple[list[str], Rows]:
         """See ``Database``. The statement becomes a cursor in a READ ONLY transaction."""

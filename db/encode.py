@@ -5,6 +5,7 @@ JSON. Text loses NUL characters and lone surrogates, which PostgreSQL refuses. T
 are known by what they can do (``detach``, ``item``, ``tolist``), so nothing heavy is imported.
 """
 
+import base64
 import dataclasses
 import enum
 import hashlib
@@ -12,7 +13,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from datetime import date
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ import numpy as np
 
 __all__ = [
     "FINITE", "INF", "MINUS_INF", "NAN", "NOT_A_NUMBER",
-    "ConfigRow", "canonical", "clean", "digest", "flatten", "number", "pack", "plain",
-    "restore", "scalar", "snapshot", "unpack",
+    "ConfigRow", "canonical", "clean", "digest", "flatten", "number", "pack_array", "plain",
+    "restore", "scalar", "short", "snapshot", "unpack", "unpack_array",
 ]  # fmt: skip
 
 Plain = Any  # what json.loads can return
@@ -33,12 +34,23 @@ FLOAT_NAMES = {NAN: "nan", INF: "inf", MINUS_INF: "-inf"}
 REFUSED_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 LARGEST_INTEGER = 2**1023  # beyond any float; Python itself refuses to print much larger ones
 LARGEST_ARRAY = 10_000  # elements; a larger one is described, not stored
+LONGEST_NAME = 500  # characters; PostgreSQL indexes 2,704 bytes
 DEEPEST = 50  # levels; what is below is stored as text, so that a cycle ends
 
 
 def clean(text: str) -> str:
     """Replace NUL and lone surrogates by U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
     return REFUSED_CHARACTERS.sub("\ufffd", text)
+
+
+def short(text: str) -> str:
+    """Text for a column with an index, which takes no more: what is too long ends in a digest."""
+    text = clean(text)
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME - 20]}…{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def number(value: object) -> tuple[float | None, int]:
@@ -69,44 +81,61 @@ def scalar(value: Any) -> Any:
 
 def plain(value: Any, depth: int = 0) -> Plain:
     """A copy of ``value`` made of None, bool, int, finite float, str, list and dict only."""
-    if value is None or isinstance(value, bool):
+    known = type(value)
+    if known is str:  # the types that nearly all values have come first
+        return clean(value)
+    if value is None or known is bool or (known is float and math.isfinite(value)):
         return value
+    if known is dict and depth < DEEPEST:
+        # list() first: another thread may be writing to it
+        return {_key(k): plain(v, depth + 1) for k, v in list(value.items())}
     if isinstance(value, int):
         return int(value) if abs(value) < LARGEST_INTEGER else hex(value)
-    if isinstance(value, enum.Enum):
-        return plain(value.value, depth + 1)
     if isinstance(value, float):
         x, flag = number(value)
         return x if flag == FINITE else {"$float": FLOAT_NAMES[flag]}
     if isinstance(value, (str, PurePath)):
         return clean(str(value))
-    if depth >= DEEPEST:
-        return _text(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        # list() first: another thread may be writing to the mapping
-        return {clean(str(k)): plain(v, depth + 1) for k, v in list(value.items())}
-    if isinstance(value, (list, tuple, Set)):
-        return [plain(v, depth + 1) for v in list(value)]
-    if isinstance(value, date):
-        return value.isoformat()
-    bare = scalar(value) if getattr(value, "shape", ()) == () else value
-    if bare is not value:
-        return plain(bare, depth + 1)
-    if hasattr(value, "tolist") and hasattr(value, "shape"):
-        return _array(value, depth)
+    if depth < DEEPEST:
+        if isinstance(value, Mapping):
+            return {_key(k): plain(v, depth + 1) for k, v in list(value.items())}
+        if isinstance(value, (list, tuple, Set)):
+            return [plain(v, depth + 1) for v in list(value)]
+        try:
+            inner = _inside(value)
+        except Exception:  # a foreign type, whose attributes may do anything
+            inner = value
+        if inner is not value:
+            return plain(inner, depth + 1)
     return _text(value)
 
 
-def _array(value: Any, depth: int) -> Plain:
+def _key(key: object) -> str:
     try:
-        shape = [int(n) for n in value.shape]
-        if math.prod(shape) > LARGEST_ARRAY:
-            return {"$array": {"shape": shape, "dtype": str(value.dtype)}}
-        return plain((value.detach() if hasattr(value, "detach") else value).tolist(), depth + 1)
-    except Exception:  # as above: a foreign type
-        return _text(value)
+        return clean(str(key))
+    except Exception:
+        return _text(key)
+
+
+def _inside(value: Any) -> Any:
+    """What a value holds that is not plain itself; the value when nothing is known of it."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, date):
+        return value.isoformat()
+    shape = getattr(value, "shape", ())
+    if shape == ():
+        return scalar(value)
+    return _array(value, shape) if hasattr(value, "tolist") else value
+
+
+def _array(value: Any, shape: Any) -> Plain:
+    sizes = [int(n) for n in shape]
+    if math.prod(sizes) > LARGEST_ARRAY:
+        return {"$array": {"shape": sizes, "dtype": str(value.dtype)}}
+    return (value.detach() if hasattr(value, "detach") else value).tolist()
 
 
 def _text(value: object) -> str:
@@ -131,12 +160,16 @@ def snapshot(value: Any) -> Plain:
 def restore(value: Plain) -> Any:
     """The inverse of ``plain`` for numbers: ``{"$float": "nan"}`` is nan again."""
     if isinstance(value, dict):
-        if value.keys() == {"$float"}:
+        if _is_float(value):
             return float(value["$float"])
         return {k: restore(v) for k, v in value.items()}
     if isinstance(value, list):
         return [restore(v) for v in value]
     return value
+
+
+def _is_float(value: dict[str, Plain]) -> bool:
+    return value.keys() == {"$float"} and value["$float"] in ("nan", "inf", "-inf")
 
 
 def canonical(value: Plain) -> str:
@@ -168,11 +201,11 @@ def flatten(config: Plain) -> list[ConfigRow]:
     rows: dict[str, ConfigRow] = {}
 
     def walk(key: str, value: Plain) -> None:
-        if isinstance(value, dict) and value and value.keys() != {"$float"}:
+        if isinstance(value, dict) and value and not _is_float(value):
             for name, inner in value.items():
                 walk(f"{key}.{name}" if key else name, inner)
         elif key:
-            rows[key] = _leaf(key, value)
+            rows[short(key)] = _leaf(short(key), value)
 
     walk("", config)
     return list(rows.values())
@@ -187,16 +220,21 @@ def _leaf(key: str, value: Plain) -> ConfigRow:
         return ConfigRow(key, number(value)[0], repr(value), "num")
     if isinstance(value, str):
         return ConfigRow(key, None, value, "str")
-    if isinstance(value, dict) and value.keys() == {"$float"}:
+    if isinstance(value, dict) and _is_float(value):
         return ConfigRow(key, None, value["$float"], "num")
     return ConfigRow(key, None, canonical(value), "json")
 
 
-def pack(column: Sequence[float] | np.ndarray[Any, Any]) -> bytes:
-    """A column of a trace as bytes: float64, little-endian, zlib; nan and inf survive."""
-    return zlib.compress(np.asarray(column, dtype="<f8").tobytes(), level=1)
-
-
 def unpack(data: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The column that ``pack`` packed, as a float64 array."""
+    """A column of a trace as the store has it (float64, little-endian, zlib), as an array."""
     return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
+
+
+def pack_array(column: np.ndarray[Any, Any]) -> str:
+    """A column of numbers as text, for JSON: float64, little-endian, base64."""
+    return base64.b64encode(column.astype("<f8", copy=False).tobytes()).decode("ascii")
+
+
+def unpack_array(text: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The column that ``pack_array`` packed."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f8")

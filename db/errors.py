@@ -3,11 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["StoreError", "closest"]
+__all__ = ["StoreAway", "StoreError", "closest"]
 
 
 class StoreError(Exception):
     """The store cannot do what was asked; the message says what, where, and what to do."""
+
+
+class StoreAway(StoreError):  # noqa: N818 - a state, not a mistake
+    """The store may be there later: its server is down, or it is busy or full."""
 
 
 def closest(name: str, allowed: Iterable[str]) -> str:

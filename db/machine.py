@@ -15,12 +15,14 @@ def process(host_info: Mapping[str, Any]) -> dict[str, Any]:
     """What tells later whether the process that writes is still there: host, pid, boot, start.
 
     A pid alone is used again; with the machine's boot and the time of the process's start (clock
-    ticks since boot) it is not. None where the system has no /proc.
+    ticks since boot) it is not. It is one of its namespace: a container counts its own. None where
+    the system has no /proc.
     """
     stat = _read("/proc/self/stat")
     return {
         "host": clean(str(host_info.get("hostname") or platform.node())),
         "pid": os.getpid(),
+        "pid_space": _link("/proc/self/ns/pid"),
         "boot_id": _read("/proc/sys/kernel/random/boot_id"),
         # the program's name, in parentheses, may itself hold spaces and parentheses
         "proc_start": int(stat.rpartition(")")[2].split()[19]) if stat else None,
@@ -30,6 +32,13 @@ def process(host_info: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _link(path: str) -> str | None:
+    try:
+        return str(Path(path).readlink())
     except OSError:
         return None
 

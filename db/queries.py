@@ -5,39 +5,57 @@ missing), numbers float64, booleans bool (boolean when some are missing), times 
 objects with None for what is missing.
 """
 
+import difflib
+import json
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import Connection, Engine, func, select, true
+from sqlalchemy import Connection, Engine, FromClause, func, select, text, true
 
 from db.dialects import Database
-from db.encode import FLOAT_NAMES, restore, unpack
+from db.encode import FLOAT_NAMES, restore, short, unpack
 from db.errors import StoreError, closest
 from db.schema import (
     TRACE_COLUMNS,
+    Artifact,
     Base,
+    Blob,
+    Code,
     Environment,
     GradCheck,
     Point,
+    RejectedEvent,
     Run,
+    RunConfig,
     RunOutput,
     Series,
     Solve,
     SolveTrace,
+    Tag,
 )
 from db.views import VIEWS
 from db.where import conditions, view
 
 __all__ = [
-    "config", "facts", "last_points", "results", "rows", "run", "run_id", "series", "sql", "traces",
-    "trials",
+    "artifacts", "blob", "config", "facts", "file", "last_values", "leaves", "patch", "rejected",
+    "results", "rows", "run", "run_id", "runs", "series", "sql", "tags", "traces", "trials",
 ]  # fmt: skip
 
-ORDERS = {"v_runs": ("id",), "v_solves": ("run_id", "ord"), "v_gradients": ("run_id", "ord")}
+ORDERS = {
+    "v_runs": ("id",), "v_solves": ("run_id", "ord"), "v_gradients": ("run_id", "ord"),
+    "v_series": ("run_id", "name"), "v_points": ("run_id", "name", "ord"),
+    "v_comparisons": (
+        "study", "experiment", "model", "problem", "phase", "seed", "outer_step", "reltol",
+        "left_solver", "right_solver",
+    ),
+}  # fmt: skip
+DIGITS = 12  # of a digest, to tell files apart
+SOME = 1000  # databases limit the parameters of one statement
 
 
 def _column(values: Sequence[Any], kind: str) -> "pd.Series[Any]":
@@ -65,12 +83,111 @@ def _frame(found: Sequence[Any], types: dict[str, str]) -> pd.DataFrame:
     )
 
 
-def rows(connection: Connection, name: str, where: str | None) -> pd.DataFrame:
-    """The rows of a view that a filter lets through, oldest first."""
-    source = view(name)
-    statement = select(source).where(true(), *conditions(connection, name, where))
-    found = connection.execute(statement.order_by(*(source.c[key] for key in ORDERS[name])))
-    return _frame(found.all(), {c.name: c.type for c in VIEWS[name].columns.values()})
+def rows(
+    connection: Connection,
+    name: str,
+    where: str | None,
+    columns: Sequence[str] | None = None,
+    source: FromClause | None = None,
+    ids: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """The rows of a view that a filter lets through, in the view's order.
+
+    Only some columns, if wanted; from ``source``, which has the view's columns, if not from it;
+    of ``v_runs``, only those with the numbers ``ids``.
+    """
+    source = view(name) if source is None else source
+    wanted = list(VIEWS[name].columns) if columns is None else list(columns)
+    statement = select(*(source.c[key] for key in wanted))
+    statement = statement.where(true(), *conditions(connection, name, where, source))
+    if ids is not None:
+        statement = statement.where(source.c.id.in_(ids))
+    order = (source.c[key].nulls_first() for key in ORDERS[name])
+    found = connection.execute(statement.order_by(*order))
+    return _frame(found.all(), {key: VIEWS[name].columns[key].type for key in wanted})
+
+
+def runs(
+    connection: Connection,
+    where: str | None,
+    config: Sequence[str],
+    metrics: Sequence[str],
+    deleted: bool,
+) -> pd.DataFrame:
+    """The rows of ``v_runs``, with columns for config keys and metrics; see ``Store.runs``."""
+    frame = rows(connection, "v_runs", where, source=_deleted(connection) if deleted else None)
+    ids = frame["id"].tolist()
+    for key, values in leaves(connection, ids, config).items():
+        frame[_free(frame, key, "config")] = _inferred(values)
+    for name in metrics:
+        frame[_free(frame, name, "series")] = last_values(connection, ids, name)
+    return frame
+
+
+def _deleted(connection: Connection) -> FromClause:
+    """What has the columns of ``v_runs`` and the runs that it leaves out."""
+    selection = VIEWS["v_runs"].selection(connection.dialect.name)
+    others = selection.replace("r.deleted_at IS NULL", "r.deleted_at IS NOT NULL")
+    return text(others).columns(*view("v_runs").c).subquery("v_runs")
+
+
+def _free(frame: pd.DataFrame, name: str, kind: str) -> str:
+    return f"{kind}.{name}" if name in frame.columns else name
+
+
+def _pieces(ids: Iterable[int]) -> Iterator[list[int]]:
+    wanted = [int(n) for n in ids]
+    return (wanted[start : start + SOME] for start in range(0, len(wanted), SOME))
+
+
+def leaves(connection: Connection, ids: Iterable[int], keys: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of config keys, by key one for each run; None for a run without the key.
+
+    Raises
+    ------
+    StoreError
+        No run has the key.
+    """
+    wanted = {key: short(key) for key in keys}
+    for key, stored in wanted.items():
+        if connection.scalar(select(RunConfig.key).where(RunConfig.key == stored).limit(1)) is None:
+            known = connection.scalars(select(RunConfig.key).distinct()).all()
+            if known:
+                raise StoreError(f"no run has the config key {key!r}: {closest(key, known)}")
+    ids = list(ids)
+    found: dict[tuple[str, int], Any] = {}
+    for some in _pieces(ids) if keys else ():
+        of_some = select(
+            RunConfig.run_id, RunConfig.key, RunConfig.num, RunConfig.txt, RunConfig.kind
+        ).where(RunConfig.run_id.in_(some), RunConfig.key.in_(wanted.values()))
+        for n, key, num, txt, kind in connection.execute(of_some):
+            found[key, n] = _leaf(num, txt, kind)
+    return {key: [found.get((stored, n)) for n in ids] for key, stored in wanted.items()}
+
+
+def _leaf(num: float | None, txt: str | None, kind: str) -> Any:
+    """The value of which ``encode.flatten`` made this leaf."""
+    if txt is None:
+        return None
+    match kind:
+        case "bool":
+            return txt == "true"
+        case "str":
+            return txt
+        case "json":
+            return restore(json.loads(txt))
+    return int(txt) if num is not None and re.fullmatch(r"-?\d+", txt) else float(txt)
+
+
+def _inferred(values: list[Any]) -> "pd.Series[Any]":
+    """A column of the narrowest type that takes all values."""
+    types = {type(value) for value in values if value is not None}
+    small = all(abs(value) < 2**63 for value in values if isinstance(value, int))
+    if types == {bool}:
+        return _column(values, "boolean")
+    if types == {int} and small:
+        return _column(values, "integer")
+    return _column(values, "number" if types and types <= {int, float} else "text")
 
 
 def series(connection: Connection, where: str | None, names: Iterable[str] | None) -> pd.DataFrame:
@@ -90,14 +207,15 @@ def series(connection: Connection, where: str | None, names: Iterable[str] | Non
         .order_by(Series.run_id, Series.name, Point.ord)
     )  # fmt: skip
     if names is not None:
-        statement = statement.where(Series.name.in_([names] if isinstance(names, str) else names))
+        wanted = [names] if isinstance(names, str) else names
+        statement = statement.where(Series.name.in_([short(name) for name in wanted]))
     types = {
         "run_id": "integer", "experiment": "text", "study": "text", "name": "text",
         "ord": "integer", "step": "number", "value": "number", "flag": "integer", "time": "number",
     }  # fmt: skip
     frame = _frame(connection.execute(statement).all(), types)
-    for flag, text in FLOAT_NAMES.items():
-        frame.loc[frame["flag"] == flag, "value"] = float(text)
+    for flag, value in FLOAT_NAMES.items():
+        frame.loc[frame["flag"] == flag, "value"] = float(value)
     frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True).dt.round("us")
     return frame.drop(columns="flag")
 
@@ -114,31 +232,35 @@ def traces(connection: Connection, solve_ids: Iterable[int]) -> pd.DataFrame:
         There is no such solve.
     """
     wanted = list(dict.fromkeys(int(n) for n in solve_ids))
-    packed: dict[int, dict[str, bytes]] = {n: {} for n in wanted}
-    known: set[int] = set()
-    for start in range(0, len(wanted), 1000):  # databases limit the parameters of one statement
-        some = wanted[start : start + 1000]
-        known.update(connection.scalars(select(Solve.id).where(Solve.id.in_(some))))
-        found = select(SolveTrace.solve_id, SolveTrace.column, SolveTrace.data)
-        for n, name, data in connection.execute(found.where(SolveTrace.solve_id.in_(some))):
-            packed[n][name] = data
-    absent = [n for n in wanted if n not in known]
+    packed: dict[int, dict[str, bytes]] = {}
+    both = select(Solve.id, SolveTrace.column, SolveTrace.data).join(
+        SolveTrace, SolveTrace.solve_id == Solve.id, isouter=True
+    )
+    for some in _pieces(wanted):
+        for n, name, data in connection.execute(both.where(Solve.id.in_(some))):
+            packed.setdefault(n, {})
+            if name is not None:
+                packed[n][name] = data
+    absent = [n for n in wanted if n not in packed]
     if absent:
         raise StoreError(f"there is no solve {absent[0]}: v_solves.solve_id lists them")
-    pieces = [
-        pd.DataFrame({"solve_id": n} | {name: unpack(data) for name, data in columns.items()})
-        for n, columns in packed.items()
-        if columns
-    ]
-    frame = pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame({"solve_id": []})
-    return frame.reindex(columns=["solve_id", *TRACE_COLUMNS]).astype(
-        {"solve_id": np.int64} | dict.fromkeys(TRACE_COLUMNS, np.float64)
+    columns: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in TRACE_COLUMNS}
+    lengths = []
+    for n in wanted:
+        there = {name: unpack(data) for name, data in packed[n].items()}
+        lengths.append(max((len(column) for column in there.values()), default=0))
+        for name, pieces in columns.items():
+            pieces.append(there.get(name, np.full(lengths[-1], np.nan)))
+    return pd.DataFrame(
+        {"solve_id": np.repeat(np.array(wanted, dtype=np.int64), lengths)}
+        | {name: np.concatenate([np.empty(0), *pieces]) for name, pieces in columns.items()}
     )
 
 
 def trials(connection: Connection, study: str, experiment: str | None) -> pd.DataFrame:
     """The newest attempt at every trial of a study: trial, status, run_id."""
-    newest = select(func.max(Run.id)).where(Run.study == study, Run.trial.is_not(None))
+    there = Run.deleted_at.is_(None), Run.trial.is_not(None)
+    newest = select(func.max(Run.id)).where(Run.study == study, *there)
     if experiment is not None:
         newest = newest.where(Run.experiment == experiment)
     found = connection.execute(
@@ -176,24 +298,43 @@ def run_id(connection: Connection, name: int | str) -> int:
 def run(connection: Connection, number: int) -> dict[str, Any]:
     """All that is stored about a run; see ``Store.run``."""
     entry = connection.execute(select(Run.__table__).where(Run.id == number)).one()._asdict()
-    for name in ("config", "result", "info", "meta", "code"):
+    for name in ("config", "result", "info", "meta"):
         entry[name] = restore(entry[name])
-    place = connection.execute(
-        select(Environment.__table__).where(Environment.id == entry.pop("environment_id"))
-    ).one_or_none()
+    environment = _shared(connection, Environment, [entry.pop("environment_id")])
+    program = _shared(connection, Code, [entry.pop("code_id")])
     pieces = select(RunOutput.text).where(RunOutput.run_id == number).order_by(RunOutput.seq)
+    tagged = select(Tag.tag).where(Tag.run_id == number).order_by(Tag.tag)
     count = select(func.count())
+    refused = RejectedEvent.session == entry["session"]
     counts = {
         "solves": count.select_from(Solve).where(Solve.run_id == number),
         "gradients": count.select_from(GradCheck).where(GradCheck.run_id == number),
         "series": count.select_from(Series).where(Series.run_id == number),
         "points": count.select_from(Point).join(Series).where(Series.run_id == number),
+        "rejected": count.select_from(RejectedEvent).where(refused),
     }
     return entry | {
-        "environment": dict(place._mapping) if place else None,
+        "environment": next(iter(environment.values()), None),
+        "code": next(iter(program.values()), None),
+        "tags": list(connection.scalars(tagged)),
+        "artifacts": artifacts(connection, number).to_dict("records"),
         "output": "".join(connection.scalars(pieces)),
         "counts": {name: connection.scalar(statement) for name, statement in counts.items()},
     }
+
+
+def _shared(
+    connection: Connection, model: type[Environment] | type[Code], numbers: Iterable[int | None]
+) -> dict[int, dict[str, Any]]:
+    """Rows of ``environment`` or ``code`` by number, without number and fingerprint."""
+    found: dict[int, dict[str, Any]] = {}
+    for some in _pieces({n for n in numbers if n is not None}):
+        for row in connection.execute(select(model.__table__).where(model.id.in_(some))):
+            facts = dict(row._mapping)
+            del facts["fingerprint"]
+            number = facts.pop("id")
+            found[number] = restore(facts)
+    return found
 
 
 def config(connection: Connection, number: int) -> dict[str, Any]:
@@ -202,46 +343,211 @@ def config(connection: Connection, number: int) -> dict[str, Any]:
     return found
 
 
-def facts(connection: Connection, number: int) -> dict[str, Any]:
-    """What may differ between runs: the config, the environment and the code of one."""
-    entry = connection.execute(
-        select(Run.config, Run.code, Run.environment_id).where(Run.id == number)
-    ).one()
-    place = connection.execute(
-        select(Environment.__table__).where(Environment.id == entry.environment_id)
-    ).one_or_none()
-    environment = dict(place._mapping) if place else {}
-    for name in ("id", "fingerprint"):
-        environment.pop(name, None)
-    known: dict[str, Any] = restore(entry.config) or {}
-    return known | {"environment": restore(environment), "code": restore(entry.code)}
+def facts(connection: Connection, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What may differ between runs, of each: config, experiment, environment, code.
+
+    Files are named by the start of their digest; a config key that is called as one of the others
+    stands under ``config``.
+    """
+    columns = (
+        Run.id, Run.config, Run.experiment, Run.command, Run.host, Run.environment_id, Run.code_id,
+    )  # fmt: skip
+    entries = {
+        entry.id: entry
+        for some in _pieces(numbers)
+        for entry in connection.execute(select(*columns).where(Run.id.in_(some)))
+    }
+    places = _shared(connection, Environment, (e.environment_id for e in entries.values()))
+    programs = _shared(connection, Code, (e.code_id for e in entries.values()))
+    found: dict[int, dict[str, Any]] = {}
+    for number in numbers:
+        entry = entries[number]
+        known: dict[str, Any] = restore(entry.config) or {}
+        ours: dict[str, Any] = {
+            "run": {"experiment": entry.experiment, "command": entry.command},
+            "environment": places.get(entry.environment_id, {}) | {"host": entry.host},
+        }
+        if entry.code_id in programs:
+            ours["code"] = _by_digest(programs[entry.code_id])
+        taken = {key: known.pop(key) for key in ("run", "environment", "code") if key in known}
+        found[number] = known | ({"config": taken} if taken else {}) | ours
+    return found
+
+
+def _by_digest(program: Mapping[str, Any]) -> dict[str, Any]:
+    sources = {name: str(sha256)[:DIGITS] for name, sha256 in (program["sources"] or {}).items()}
+    change = program["diff"] and program["diff"][:DIGITS]
+    return {**program, "sources": sources, "diff": change}
+
+
+def tags(connection: Connection, where: str | None) -> pd.DataFrame:
+    """The tags of the runs that a filter lets through: tag, runs (how many have it)."""
+    source = view("v_runs")
+    known = select(source.c.id).where(true(), *conditions(connection, "v_runs", where))
+    found = connection.execute(
+        select(Tag.tag, func.count())
+        .where(Tag.run_id.in_(known))
+        .group_by(Tag.tag)
+        .order_by(Tag.tag)
+    )
+    return _frame(found.all(), {"tag": "text", "runs": "integer"})
+
+
+def artifacts(connection: Connection, number: int) -> pd.DataFrame:
+    """The files that a run added or read: kind, name, …, and whether their content is stored."""
+    columns = {
+        "kind": "text", "name": "text", "sha256": "text", "size": "integer", "path": "text",
+        "content_type": "text", "meta": "json",
+    }  # fmt: skip
+    found = connection.execute(
+        select(*(Artifact.__table__.c[name] for name in columns), Blob.sha256.is_not(None))
+        .join(Blob, Blob.sha256 == Artifact.sha256, isouter=True)
+        .where(Artifact.run_id == number)
+        .order_by(Artifact.id)
+    )
+    return _frame(found.all(), columns | {"stored": "boolean"})
+
+
+def file(connection: Connection, number: int, name: str) -> bytes:
+    """The content of a file of a run: an artifact, a resource, a source, or ``diff``.
+
+    Raises
+    ------
+    StoreError
+        The run has no such file, or its content is not stored.
+    """
+    kept = artifacts(connection, number)
+    # the newest of a name
+    digests: dict[str, str | None] = dict(zip(kept["name"], kept["sha256"], strict=True))
+    program = connection.scalar(select(Run.code_id).where(Run.id == number))
+    for facts in _shared(connection, Code, [program]).values():
+        digests = {"diff": facts["diff"], **(facts["sources"] or {}), **digests}
+    wanted = digests.get(name)
+    if wanted is None and name not in set(kept["name"]):
+        known = [key for key, sha256 in digests.items() if sha256 is not None]
+        said = closest(name, known) if known else "it has none"
+        raise StoreError(f"run {number} has no file {name!r}: {said}")
+    data = {} if wanted is None else _content(connection, [wanted])
+    if not data:
+        raise StoreError(
+            f"the content of {name!r} of run {number} is not stored, only what "
+            "Store.artifacts says of it: it was too large, or not there"
+        )
+    return next(iter(data.values()))
+
+
+def _content(connection: Connection, digests: Sequence[str]) -> dict[str, bytes]:
+    found = connection.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(digests)))
+    return {sha256: zlib.decompress(data) for sha256, data in found}
+
+
+def blob(connection: Connection, sha256: str) -> bytes:
+    """The content with this digest, or with the only digest that begins so.
+
+    Raises
+    ------
+    StoreError
+        There is none, or there are several.
+    """
+    start = sha256.strip().lower()
+    if re.fullmatch("[0-9a-f]{6,64}", start):
+        # whatever the order of texts is here, g comes after f
+        among = Blob.sha256.between(start, f"{start}g")
+        found = list(connection.scalars(select(Blob.sha256).where(among).limit(2)))
+        if len(found) == 1:
+            return _content(connection, found)[found[0]]
+        if found:
+            raise StoreError(f"{sha256!r} is the start of several digests: write more of it")
+    raise StoreError(
+        f"there is no content with the digest {sha256!r}: write at least 6 of its digits"
+    )
+
+
+def patch(connection: Connection, left: int, right: int) -> str:
+    """The difference between the sources of two runs, as ``diff -u`` prints it."""
+    program = {
+        number: connection.scalar(select(Run.code_id).where(Run.id == number))
+        for number in (left, right)
+    }
+    codes = _shared(connection, Code, program.values())
+    before, after = (
+        (codes.get(program[number] or 0) or {}).get("sources") or {} for number in (left, right)
+    )
+    names = [n for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
+    digests = {side[n] for n in names for side in (before, after) if n in side}
+    contents = _content(connection, sorted(digests))
+    pieces: list[str] = []
+    for name in names:
+        texts = [_lines(contents, side.get(name)) for side in (before, after)]
+        old, new = f"run {left}/{name}", f"run {right}/{name}"
+        if None in texts:
+            pieces.append(f"{old} and {new} differ; not both are stored as text\n")
+        else:
+            pieces += difflib.unified_diff(texts[0] or [], texts[1] or [], old, new)
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in pieces)
+
+
+def _lines(contents: Mapping[str, bytes], sha256: str | None) -> list[str] | None:
+    """The lines of a file; none for one that is not there, None for one that cannot be shown."""
+    if sha256 is None:
+        return []
+    try:
+        return contents[sha256].decode("utf-8").splitlines(keepends=True)
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+def rejected(connection: Connection, where: str | None) -> pd.DataFrame:
+    """What the database refused of the runs that a filter lets through; see ``Store.rejected``."""
+    event, run = RejectedEvent.__table__, Run.__table__
+    types = {
+        "run_id": "integer", "run_uuid": "text", "seq": "integer", "kind": "text",
+        "payload": "text", "error": "text", "rejected_at": "time",
+    }  # fmt: skip
+    statement = (
+        select(run.c.id, *(event.c[name] for name in list(types)[1:]))
+        .select_from(event.join(run, run.c.session == event.c.session, isouter=True))
+        .order_by(event.c.id)
+    )
+    if (where or "").strip():
+        source = view("v_runs")
+        known = select(source.c.id).where(true(), *conditions(connection, "v_runs", where))
+        statement = statement.where(run.c.id.in_(known))
+    return _frame(connection.execute(statement).all(), types)
 
 
 def results(connection: Connection, ids: Iterable[int], name: str) -> "pd.Series[Any]":
     """What runs returned under a name, by run; nan where that is no finite number."""
-    wanted = [int(n) for n in ids]
+    ids = list(ids)
     found: dict[int, float] = {}
-    for start in range(0, len(wanted), 1000):
-        some = select(Run.id, Run.result).where(Run.id.in_(wanted[start : start + 1000]))
-        for n, result in connection.execute(some):
+    for some in _pieces(ids):
+        for n, result in connection.execute(select(Run.id, Run.result).where(Run.id.in_(some))):
             value = result.get(name) if isinstance(result, dict) else None
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 found[n] = float(value)
-    return pd.Series([found.get(n, np.nan) for n in wanted], dtype="float64")
+    return pd.Series([found.get(n, np.nan) for n in ids], dtype="float64")
 
 
-def last_points(connection: Connection, ids: Iterable[int], name: str) -> "pd.Series[Any]":
-    """The last finite value of a series of runs, by run; nan where there is none."""
-    wanted = [int(n) for n in ids]
-    last = (
-        select(Series.run_id, Point.value, func.max(Point.ord))
-        .join(Series, Series.id == Point.series_id)
-        .where(Series.name == name, Point.value.is_not(None))
-        .group_by(Series.run_id, Point.value)
-        .order_by(func.max(Point.ord))
-    )
-    found = {run: value for run, value, _ in connection.execute(last)}
-    return pd.Series([found.get(n, np.nan) for n in wanted], dtype="float64")
+def last_values(connection: Connection, ids: Iterable[int], name: str) -> "pd.Series[Any]":
+    """The last finite value of a series of runs, by run; nan where there is none.
+
+    Raises
+    ------
+    StoreError
+        No run at all has logged it.
+    """
+    name = short(name)
+    if connection.scalar(select(Series.id).where(Series.name == name).limit(1)) is None:
+        logged = connection.scalars(select(Series.name).distinct()).all()
+        if logged:
+            raise StoreError(f"no run has logged {name!r}: {closest(name, logged)}")
+    ids = list(ids)
+    found: dict[int, float | None] = {}
+    for some in _pieces(ids):
+        last = select(Series.run_id, Series.last_value)
+        of_some = last.where(Series.name == name, Series.run_id.in_(some))
+        found.update((n, value) for n, value in connection.execute(of_some))
+    return pd.Series([found.get(n) for n in ids], dtype="float64")
 
 
 def sql(database: Database, engine: Engine, statement: str) -> pd.DataFrame:

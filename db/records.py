@@ -1,8 +1,18 @@
-"""Records of solves and gradient checks as rows of their tables, checked and made plain."""
+"""What a run tells as plain data for the journal: rows of the tables, checked, and packed columns.
 
+All of it is made in the thread that computes, so it does no more than it must: numbers that are
+already right are let through by their type.
+"""
+
+import base64
 import enum
+import hashlib
+import math
 import operator
-from collections.abc import Collection, Mapping
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,18 +25,21 @@ from db.encode import (
     NOT_A_NUMBER,
     clean,
     number,
-    pack,
+    pack_array,
     plain,
     scalar,
+    short,
     snapshot,
 )
 from db.errors import closest
 from db.schema import TRACE_COLUMNS, Base, GradCheck, Solve
 
-__all__ = ["gradient_row", "run_row", "solve_row"]
+__all__ = ["artifact_row", "gradient_row", "pack_blob", "points", "run_row", "solve_row"]
 
 LARGEST_INTEGER = 2**63 - 1  # of a column
-CODE = ("base_dir", "mainfile", "sources", "repositories")  # of Sacred's experiment info
+LARGEST_FILE = 16 << 20  # bytes; a larger artifact is described, not kept
+PHASES = ("forward", "adjoint", "tangent")
+EPOCH = datetime(1970, 1, 1)  # as Sacred's times: UTC that does not say so
 
 
 def _kinds(model: type[Base], *without: str) -> dict[str, str]:
@@ -56,13 +69,12 @@ def run_row(
     """
     seed = config.get("seed")
     row = {
-        "experiment": clean(str(ex_info["name"])),
+        "experiment": short(str(ex_info["name"])),
         "command": clean(str(command)),
-        "seed": seed if isinstance(seed, int) else None,
+        "seed": seed if type(seed) is int and abs(seed) <= LARGEST_INTEGER else None,
         "config": snapshot(config),
         "meta": snapshot({**meta_info, "id": given_id} if given_id else meta_info),
         "comment": clean(str(meta_info.get("comment") or "")) or None,
-        "code": snapshot({key: ex_info.get(key) for key in CODE}),
     }
     uuid = _uuid(given_id)
     return row | {"uuid": uuid} if uuid else row
@@ -75,19 +87,23 @@ def _uuid(given: object) -> str | None:
         return None
 
 
-def solve_row(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[int, bytes]]]:
-    """The columns of ``solve`` and the packed columns of its trace, by name: length and bytes.
+def solve_row(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The columns of ``solve`` that are known, and those of its trace, packed.
 
     Raises
     ------
     TypeError
         A key is unknown, or a value does not fit its column.
     ValueError
-        The columns of the trace are not one-dimensional and of one length.
+        The phase is unknown, or the columns of the trace are not one-dimensional and of one length.
     """
     _known(record, {*SOLVE, "trace"}, "solve")
     row = _row(SOLVE, record, "solve")
-    row["site"] = row["site"] or ""
+    row.setdefault("site", "")
+    if row.get("phase", "forward") not in PHASES:
+        raise ValueError(
+            f"solve record: phase = {row['phase']!r}: expected one of {', '.join(PHASES)}"
+        )
     return row, _trace(record.get("trace") or {})
 
 
@@ -101,9 +117,10 @@ def gradient_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     links = ("solve_ord", "adjoint_ord")
     _known(record, {*GRADIENT, *links}, "gradient")
-    return _row(GRADIENT, record, "gradient") | {
-        link: _integer(record.get(link), f"gradient record: {link!r}") for link in links
-    }
+    row = _row(GRADIENT, record, "gradient")
+    for link in links:
+        row[link] = _integer(record.get(link), f"gradient record: {link!r}")
+    return row
 
 
 def _known(record: Mapping[str, Any], allowed: Collection[str], kind: str) -> None:
@@ -113,27 +130,32 @@ def _known(record: Mapping[str, Any], allowed: Collection[str], kind: str) -> No
 
 
 def _row(kinds: Mapping[str, str], record: Mapping[str, Any], what: str) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(kinds)
+    row: dict[str, Any] = {}
     nonfinite: dict[str, str] = {}
     for name, value in record.items():
-        if value is None or name not in kinds:
+        kind = kinds.get(name)
+        if value is None or kind is None:
             continue
-        kind = kinds[name]
+        known = type(value)
         if kind == "number":
+            if known is float and math.isfinite(value):
+                row[name] = value
+                continue
             row[name], flag = number(value)
             if flag == NOT_A_NUMBER:
                 raise TypeError(f"{what} record: {name!r} must be a number, not {value!r}")
             if flag != FINITE:
                 nonfinite[name] = FLOAT_NAMES[flag]
         elif kind == "integer":
-            row[name] = _integer(value, f"{what} record: {name!r}")
+            whole = known is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+            row[name] = value if whole else _integer(value, f"{what} record: {name!r}")
         elif kind == "text":
             row[name] = clean(value.name if isinstance(value, enum.Enum) else str(value))
         else:
             row[name] = plain(value)
     if nonfinite:
-        extra = row["extra"] if isinstance(row["extra"], dict) else {}
-        row["extra"] = extra | {"nonfinite": nonfinite}
+        extra = row.get("extra")
+        row["extra"] = (extra if isinstance(extra, dict) else {}) | {"nonfinite": nonfinite}
     return row
 
 
@@ -150,7 +172,7 @@ def _integer(value: Any, where: str) -> int | None:
     return whole
 
 
-def _trace(trace: Mapping[str, Any]) -> dict[str, tuple[int, bytes]]:
+def _trace(trace: Mapping[str, Any]) -> dict[str, str]:
     _known(trace, set(TRACE_COLUMNS), "trace")
     columns: dict[str, np.ndarray[Any, Any]] = {}
     for name, values in trace.items():
@@ -161,4 +183,83 @@ def _trace(trace: Mapping[str, Any]) -> dict[str, tuple[int, bytes]]:
     shapes = {name: column.shape for name, column in columns.items()}
     if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise ValueError(f"trace: columns must be one-dimensional and of one length, not {shapes}")
-    return {name: (len(column), pack(column)) for name, column in columns.items()}
+    return {name: pack_array(column) for name, column in columns.items()}
+
+
+def points(new: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """New points of a series, which may be anything, as packed columns: nan is NULL.
+
+    ``flags`` say why a value is NULL (``encode.FLOAT_NAMES``), and are None when all are finite.
+    """
+    values, flags = _numbers(new["values"])
+    odd = flags is not None and flags.any()
+    return {
+        "steps": pack_array(_numbers(new["steps"])[0]),
+        "values": pack_array(values),
+        "flags": pack_array(flags) if odd and flags is not None else None,
+        "times": pack_array(_moments(new["timestamps"])),
+    }
+
+
+def _numbers(values: Sequence[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    if set(map(type, values)) <= {float, int, bool}:
+        try:
+            column = np.array(values, dtype=np.float64)
+        except OverflowError:
+            pass
+        else:
+            if np.isfinite(column).all():
+                return column, None
+    found = [number(value) for value in values]
+    column = np.array([math.nan if x is None else x for x, _ in found], dtype=np.float64)
+    return column, np.array([flag for _, flag in found], dtype=np.float64)
+
+
+def _moments(times: Sequence[datetime]) -> np.ndarray[Any, Any]:
+    """Times as seconds since 1970 in UTC."""
+    return np.array(
+        [
+            (moment - EPOCH).total_seconds()
+            if moment.tzinfo is None
+            else moment.astimezone(UTC).timestamp()
+            for moment in times
+        ],
+        dtype=np.float64,
+    )
+
+
+def artifact_row(
+    kind: str, name: str, path: str, metadata: object, content_type: str | None
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The columns of ``artifact``, and the packed content by its digest.
+
+    A file that is not there, or larger than ``LARGEST_FILE``, is described as far as can be.
+    """
+    file = Path(path)
+    row: dict[str, Any] = {
+        "kind": kind,
+        "name": short(str(name)),
+        "sha256": None,
+        "size": None,
+        "path": clean(str(file.absolute())),
+        "content_type": clean(content_type) if content_type else None,
+        "meta": plain(metadata) if metadata else None,
+    }
+    try:
+        row["size"] = file.stat().st_size
+        with file.open("rb") as opened:
+            if row["size"] > LARGEST_FILE:
+                row["sha256"] = hashlib.file_digest(opened, "sha256").hexdigest()
+                return row, {}
+            content = opened.read()
+    except OSError as error:
+        row["meta"] = {"metadata": row["meta"], "unread": clean(error.strerror or str(error))}
+        return row, {}
+    row["sha256"] = hashlib.sha256(content).hexdigest()
+    row["size"] = len(content)
+    return row, {row["sha256"]: pack_blob(content)}
+
+
+def pack_blob(content: bytes) -> list[Any]:
+    """A content as its size and its packed bytes as text."""
+    return [len(content), base64.b64encode(zlib.compress(content)).decode("ascii")]

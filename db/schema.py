@@ -37,11 +37,12 @@ from db.views import VIEWS
 
 __all__ = [
     "JSON_VALUE", "SCHEMA_VERSION", "TRACE_COLUMNS", "UTC_TIME",
-    "Base", "Environment", "GradCheck", "Point", "Run", "RunConfig", "RunOutput", "Series", "Solve",
-    "SolveTrace", "create", "version",
+    "Artifact", "Base", "Blob", "Code", "Environment", "GradCheck", "Point", "RejectedEvent", "Run",
+    "RunConfig", "RunOutput", "SchemaVersion", "Series", "Solve", "SolveTrace", "Tag",
+    "create", "make_views", "version",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TRACE_COLUMNS = ("evaluations", "seconds", "residual", "active")
 LARGEST_FLOAT = "1.7976931348623157e308"
 
@@ -137,12 +138,39 @@ class Environment(Base):
     details: Jsn = mapped_column(nullable=True)  # whatever else was gathered
 
 
+class Code(Base):
+    """The program that ran; runs of equal programs share a row."""
+
+    __tablename__ = "code"
+    id: Mapped[int] = _primary()
+    fingerprint: Mapped[str] = mapped_column(unique=True)  # sha256 of all that follows
+    mainfile: Txt
+    base_dir: Txt
+    sources: Jsn = mapped_column(nullable=True)  # name -> sha256 of its content (table blob)
+    repository: Txt
+    commit_id: Txt
+    dirty: Mapped[int | None] = mapped_column(SmallInteger)
+    diff: Txt  # sha256 of the difference to that commit (table blob)
+    __table_args__ = (CheckConstraint("dirty IN (0, 1)", name="dirty"),)
+
+
+class Blob(Base):
+    """A file by its content: a source, the difference to a commit, an artifact."""
+
+    __tablename__ = "blob"
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int]  # bytes before packing
+    data: Mapped[bytes] = mapped_column(LargeBinary)  # zlib
+
+
 class Run(Base):
     """One Sacred run."""
 
     __tablename__ = "run"
     id: Mapped[int] = _primary()
     uuid: Mapped[str] = mapped_column(unique=True)
+    session: Mapped[str] = mapped_column(unique=True)  # the attempt that writes; its journal's name
+    last_seq: Mapped[int] = mapped_column(server_default="0")  # the last event that is stored
     experiment: Mapped[str]
     command: Txt
     study: Txt
@@ -151,6 +179,7 @@ class Run(Base):
     queued_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
+    beat_interval: Num  # seconds between two signs of life
     stopped_at: Mapped[datetime | None]
     seconds: Num
     seed: Int
@@ -166,13 +195,15 @@ class Run(Base):
     fail_trace: Txt
     host: Txt
     pid: Int
+    pid_space: Txt  # the namespace that counts the pid: a container has its own
     boot_id: Txt  # with pid and proc_start: is the process of a RUNNING run still there?
     proc_start: Int  # clock ticks between boot and start of the process
-    code: Jsn = mapped_column(nullable=True)  # main file, sources with their digests, git
+    code_id: Mapped[int | None] = mapped_column(Id, ForeignKey("code.id"), index=True)
     environment_id: Mapped[int | None] = mapped_column(Id, ForeignKey("environment.id"), index=True)
     parent_id: Mapped[int | None] = mapped_column(
         Id, ForeignKey("run.id", ondelete="SET NULL"), index=True
     )
+    deleted_at: Mapped[datetime | None]  # put away: in no view, until it is collected
     __table_args__ = (
         Index(None, "experiment", "started_at"),
         Index(None, "status"),
@@ -198,6 +229,50 @@ class RunConfig(Base):
         Index("ix_run_config_key_start", "key", literal_column("substr(txt, 1, 100)")),
         {"sqlite_with_rowid": False},
     )
+
+
+class Tag(Base):
+    """A word that somebody gave a run."""
+
+    __tablename__ = "tag"
+    run_id: Mapped[int] = _run_id(primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = (Index(None, "tag"), {"sqlite_with_rowid": False})
+
+
+class Artifact(Base):
+    """A file that a run added (artifact) or read (resource)."""
+
+    __tablename__ = "artifact"
+    id: Mapped[int] = _primary()
+    run_id: Mapped[int] = _run_id()
+    kind: Mapped[str]
+    name: Mapped[str]
+    sha256: Txt  # of its content, in table blob unless it was too large; NULL if it was not there
+    size: Int
+    path: Txt  # where it was on the run's machine
+    content_type: Txt
+    meta: Jsn = mapped_column(nullable=True)
+    __table_args__ = (
+        UniqueConstraint("run_id", "kind", "name", "sha256"),
+        CheckConstraint("kind IN ('artifact', 'resource')", name="kind"),
+        Index(None, "sha256"),
+    )
+
+
+class RejectedEvent(Base):
+    """What the database refused to store of a run, kept so that nothing is lost."""
+
+    __tablename__ = "rejected_event"
+    id: Mapped[int] = _primary()
+    run_uuid: Mapped[str]
+    session: Mapped[str]
+    seq: Mapped[int]
+    kind: Mapped[str]
+    payload: Mapped[str]  # JSON
+    error: Mapped[str]
+    rejected_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("session", "seq"), Index(None, "run_uuid"))
 
 
 class RunOutput(Base):
@@ -328,13 +403,20 @@ class GradCheck(Base):
 
 
 class Series(Base):
-    """One named metric of a run."""
+    """One named metric of a run. Columns, which sum up its points: ``views/v_series.sql``."""
 
     __tablename__ = "series"
     id: Mapped[int] = _primary()
     run_id: Mapped[int] = _run_id()
     name: Mapped[str]
-    __table_args__ = (UniqueConstraint("run_id", "name"),)
+    n: Mapped[int] = mapped_column(server_default="0")
+    nonfinite: Mapped[int] = mapped_column(server_default="0")
+    last_step: Num
+    last_value: Num
+    least: Num
+    least_step: Num
+    largest: Num
+    __table_args__ = (UniqueConstraint("run_id", "name"), Index(None, "name"))
 
 
 class Point(Base):
@@ -359,7 +441,8 @@ def _constrain_numbers() -> None:
     """No NaN and no infinity in any numeric column, no negative count in any counter."""
     counters = {
         "iterations", "evaluations", "sample_evaluations", "jvps", "vjps", "syncs", "history_bytes",
-        "kept_bytes", "peak_bytes", "products", "repeats", "batch", "dim", "n",
+        "kept_bytes", "peak_bytes", "products", "repeats", "batch", "dim", "n", "nonfinite", "size",
+        "last_seq",
     }  # fmt: skip
     for table in Base.metadata.tables.values():
         for column in table.columns:
@@ -394,11 +477,16 @@ def version(connection: Connection) -> int | None:
     return None
 
 
+def make_views(connection: Connection) -> None:
+    """Make the views over tables that are there."""
+    for view in VIEWS.values():
+        connection.exec_driver_sql(view.statement(connection.dialect.name))
+
+
 def create(connection: Connection) -> None:
     """Make the tables and views in an empty database, within the caller's transaction and lock."""
     Base.metadata.create_all(connection, checkfirst=False)
-    for view in VIEWS.values():
-        connection.exec_driver_sql(view.sql)
+    make_views(connection)
     connection.execute(
         SchemaVersion.__table__.insert(),  # type: ignore[attr-defined]
         {"version": SCHEMA_VERSION, "created_at": datetime.now(UTC)},

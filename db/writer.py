@@ -1,26 +1,52 @@
-"""What an observer tells the store, and its direct way into SQL.
+"""The way of events into SQL: batches, each in one transaction that may be repeated without harm.
 
-``Writer`` is the whole interface between observing and storing. Everything that crosses it is plain
-(text, numbers, lists, dicts, bytes, UTC datetimes), so a writer may as well keep it in a file
-first. Rows carry numbers that the observer counts (``ord``, ``seq``), so an event that is told
-twice breaks a key and is not stored twice.
+A run's row says which of its events is the last that is stored (``last_seq``). A batch locks the
+row, leaves out what is stored already, adds the rest and moves ``last_seq`` on, all in one
+transaction; so whatever became of a transaction whose answer was lost, or of the process that
+began it, the same events can be given again. An event that the database refuses is put aside in
+``rejected_event`` and holds up none of those that follow.
 """
 
+import base64
+import logging
+import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
-from uuid import uuid4
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count, repeat
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Insert, Table, delete, insert, select, update
+import numpy as np
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    Insert,
+    Table,
+    bindparam,
+    case,
+    cast,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 
-from db.dialects import insert_missing
-from db.encode import clean, digest, flatten
-from db.errors import StoreError
+from db.dialects import insert_many, insert_missing
+from db.encode import canonical, clean, digest, flatten, plain, unpack_array
+from db.errors import StoreAway, StoreError
+from db.journal import Event
 from db.schema import (
+    Artifact,
     Base,
+    Blob,
+    Code,
     Environment,
     GradCheck,
     Point,
+    RejectedEvent,
     Run,
     RunConfig,
     RunOutput,
@@ -30,192 +56,431 @@ from db.schema import (
 )
 from db.store import connect
 
-__all__ = ["Output", "Points", "SqlWriter", "Writer", "mark_died"]
+__all__ = ["BATCH", "SqlWriter", "Stored"]
 
+LOG = logging.getLogger(__name__)
 Row = dict[str, Any]
+
+BATCH = 500  # events of one transaction
 CODEC = "float64 little-endian, zlib"
-POINT = ("step", "value", "flag", "t")  # columns of ``point`` in the order of ``Points``
+POINT = ("series_id", "ord", "step", "value", "flag", "t")
+TIMES = ("queued_at", "started_at", "heartbeat_at", "stopped_at")  # columns of ``run``
+# What of an event that the database refused can be told without it.
+ENDS = ("status", "stopped_at", "heartbeat_at")
+BEGINS = (
+    "uuid", "experiment", "status", "started_at", "queued_at", "heartbeat_at", "study", "trial",
+    "host", "pid", "pid_space", "boot_id", "proc_start",
+)  # fmt: skip
 
 
-class Points(NamedTuple):
-    """New points of one series: where they start in it, and their columns."""
+class Stored(NamedTuple):
+    """Where a run is in the store."""
 
-    name: str
-    start: int
-    steps: Sequence[float | None]
-    values: Sequence[float | None]
-    flags: Sequence[int]
-    times: Sequence[float | None]
-
-
-class Output(NamedTuple):
-    """New text that the run printed; ``seq`` 0 replaces all that came before."""
-
-    seq: int
-    text: str
-
-
-class Writer(Protocol):
-    """One run's way into the store. One call is stored whole or not at all."""
-
-    def start(self, run: Row, environment: Row) -> tuple[int, str]:
-        """A run begins, with these columns of ``run`` and ``environment``: its number and uuid.
-
-        When the uuid is taken, the run is a new attempt at the one that has it: it gets a uuid of
-        its own and that one as its parent.
-        """
-
-    def solve(self, row: Row, trace: Mapping[str, tuple[int, bytes]]) -> None:
-        """A solve: columns of ``solve``, and by column the length and bytes of its trace."""
-
-    def gradient(self, row: Row) -> None:
-        """A gradient check: columns of ``grad_check``, ``solve_ord`` and ``adjoint_ord``."""
-
-    def points(self, points: Sequence[Points]) -> None:
-        """Points of series."""
-
-    def heartbeat(self, row: Row, output: Output | None) -> None:
-        """The run is alive: columns of ``run`` (heartbeat_at, seconds, a new info), new text."""
-
-    def stop(self, row: Row) -> None:
-        """The run ends with these columns of ``run``, among them status and stopped_at."""
-
-    def close(self) -> None:
-        """Let go of files and connections; a later event opens them again."""
+    run_id: int
+    uuid: str
+    status: str
+    refused: int  # events of the batch that were put aside
 
 
 class SqlWriter:
-    """Writes each event at once, one transaction an event.
+    """Stores events of runs.
 
     Raises
     ------
     StoreError
-        The store cannot be opened (see ``db.store.connect``).
+        By ``connect`` (see ``db.store.connect``).
+    StoreAway
+        By ``store`` too: nothing, or only a first part of the events, is stored; give all again.
     """
 
     def __init__(self, url: str | os.PathLike[str] | None = None):
-        self._engine = connect(url)
-        self._run_id = 0
-        self._series: dict[str, int] = {}
+        self._url = url
+        self._engine: Engine | None = None
+        self._series: dict[tuple[int, str], int] = {}
 
-    def start(self, run: Row, environment: Row) -> tuple[int, str]:
-        """See ``Writer``. The leaves and the hash of the config are made here."""
-        config = dict(run["config"])
-        leaves = [leaf._asdict() for leaf in flatten(config)]
-        config.pop("seed", None)
-        with self._engine.begin() as connection:
-            row = run | {
-                "environment_id": self._environment(connection, environment),
-                "config_hash": digest(config),
-            }
-            first = connection.scalar(select(Run.id).where(Run.uuid == row["uuid"]))
-            if first is not None:
-                row |= {"uuid": str(uuid4()), "parent_id": first}
-            number = _insert(connection, Run, row)
-            if leaves:
-                rows = [{"run_id": number} | leaf for leaf in leaves]
-                connection.execute(INSERT[RunConfig], rows)
-        self._run_id = number
-        return number, row["uuid"]
-
-    def _environment(self, connection: Connection, environment: Row) -> int:
-        fingerprint = digest(environment)
-        same = select(Environment.id).where(Environment.fingerprint == fingerprint)
-        found = connection.scalar(same)
-        if found is None:
-            row = {"fingerprint": fingerprint} | environment
-            insert_missing(connection, _table(Environment), row)
-            found = connection.scalars(same).one()
-        return found
-
-    def solve(self, row: Row, trace: Mapping[str, tuple[int, bytes]]) -> None:
-        """See ``Writer``."""
-        with self._engine.begin() as connection:
-            number = _insert(connection, Solve, {"run_id": self._run_id} | row)
-            if trace:
-                columns = [
-                    {"solve_id": number, "column": name, "n": n, "codec": CODEC, "data": data}
-                    for name, (n, data) in trace.items()
-                ]
-                connection.execute(INSERT[SolveTrace], columns)
-
-    def gradient(self, row: Row) -> None:
-        """See ``Writer``."""
-        row = {"run_id": self._run_id} | row
-        with self._engine.begin() as connection:
-            for kind in ("solve", "adjoint"):
-                place = row.pop(f"{kind}_ord", None)
-                if place is not None:
-                    row[f"{kind}_id"] = self._solve_id(connection, place)
-            _insert(connection, GradCheck, row)
-
-    def _solve_id(self, connection: Connection, place: int) -> int:
-        found = connection.scalar(
-            select(Solve.id).where(Solve.run_id == self._run_id, Solve.ord == place)
-        )
-        if found is None:
-            raise StoreError(f"run {self._run_id} has no solve with the ord {place}")
-        return found
-
-    def points(self, points: Sequence[Points]) -> None:
-        """See ``Writer``."""
-        with self._engine.begin() as connection:
-            new: dict[str, int] = {}
-            rows: list[Row] = []
-            for name, start, *columns in points:
-                number = self._series.get(name) or new.get(name)
-                if number is None:
-                    row = {"run_id": self._run_id, "name": name}
-                    number = new[name] = _insert(connection, Series, row)
-                rows += (
-                    {"series_id": number, "ord": place} | dict(zip(POINT, values, strict=True))
-                    for place, values in enumerate(zip(*columns, strict=True), start)
-                )
-            if rows:
-                connection.execute(INSERT[Point], rows)
-        self._series |= new  # not before the transaction is kept
-
-    def heartbeat(self, row: Row, output: Output | None) -> None:
-        """See ``Writer``."""
-        with self._engine.begin() as connection:
-            self._update(connection, row)
-            if output is not None:
-                pieces = _table(RunOutput)
-                if output.seq == 0:
-                    connection.execute(delete(pieces).where(pieces.c.run_id == self._run_id))
-                connection.execute(INSERT[RunOutput], {"run_id": self._run_id} | output._asdict())
-
-    def stop(self, row: Row) -> None:
-        """See ``Writer``."""
-        with self._engine.begin() as connection:
-            self._update(connection, row)
-
-    def _update(self, connection: Connection, row: Row) -> None:
-        runs = _table(Run)
-        connection.execute(update(runs).where(runs.c.id == self._run_id).values(row))
+    def connect(self) -> None:
+        """Open the store, and make it when it is empty."""
+        if self._engine is None:
+            self._engine = connect(self._url)
 
     def close(self) -> None:
-        """See ``Writer``."""
-        self._engine.dispose()
+        """Let go of files and connections; the next events open them again."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def store(self, session: str, events: Sequence[Event], *, living: bool = True) -> Stored:
+        """Store events of a run that are not stored yet.
+
+        Parameters
+        ----------
+        session
+            Which run, or rather which attempt at it.
+        events
+            In their order, the first of all being its start.
+        living
+            Whether the run goes on: then one that was taken for dead is RUNNING again.
+        """
+        try:
+            try:
+                return self._batch(session, events, living)
+            except Exception as error:
+                if _passing(error):
+                    raise
+            refused = 0
+            for event in events:
+                try:
+                    stored = self._batch(session, [event], living)
+                except Exception as error:
+                    if _passing(error):
+                        raise
+                    stored = self._put_aside(session, event, _reason(error), living)
+                    refused += 1
+            return stored._replace(refused=refused)
+        except Exception as error:
+            self._series.clear()
+            if isinstance(error, StoreAway):
+                raise
+            raise StoreAway(f"the store takes nothing now ({_reason(error)})") from error
+
+    def find(self, session: str) -> Stored | None:
+        """Where the run of a session is, if the store has it."""
+        self.connect()
+        assert self._engine is not None
+        with self._engine.begin() as connection:
+            found = connection.execute(FIND, {"session": session}).one_or_none()
+        return None if found is None else Stored(found.id, found.uuid, found.status, 0)
+
+    # One transaction
+
+    def _batch(
+        self, session: str, events: Sequence[Event], living: bool, aside: Row | None = None
+    ) -> Stored:
+        self.connect()
+        assert self._engine is not None
+        new: dict[tuple[int, str], int] = {}
+        with self._engine.begin() as connection:
+            found = connection.execute(FIND, {"session": session}).one_or_none()
+            if found is None:
+                run_id, uuid, status = self._start(connection, session, events[0])
+                events = events[1:]
+                last = 0
+            else:
+                run_id, uuid, last, status = found
+                events = [event for event in events if event.seq > last]
+            if events:
+                batch = _Batch(connection, run_id, self._series, new)
+                for event in events:
+                    batch.add(event)
+                row = batch.finish()
+                row["last_seq"] = events[-1].seq
+                if status == "DIED":
+                    row = _revived(row, living)
+                status = row.get("status", status)
+                connection.execute(update(RUN).where(RUN.c.id == run_id).values(row))
+            if aside is not None:
+                insert_missing(connection, REJECTED, {"run_uuid": uuid} | aside)
+        self._series |= new  # not before the transaction is kept
+        return Stored(run_id, uuid, status, 0)
+
+    def _start(self, connection: Connection, session: str, event: Event) -> tuple[int, str, str]:
+        if event.kind != "start":
+            raise _RefusedError(f"the store has no run of the session {session}")
+        payload = event.payload
+        given: Row = payload["run"]
+        config = dict(given["config"])
+        leaves = [leaf._asdict() for leaf in flatten(config)]
+        config.pop("seed", None)
+        row = _timed(given) | {
+            "session": session,
+            "last_seq": event.seq,
+            "config_hash": digest(config),
+            "environment_id": _shared(connection, ENVIRONMENT, payload["environment"]),
+            "code_id": _shared(connection, CODE, payload.get("code")),
+        }
+        _keep(connection, payload.get("blobs") or {})
+        first = connection.scalar(select(RUN.c.id).where(RUN.c.uuid == row["uuid"]))
+        if first is not None:  # somebody gave this id before: a new attempt at that run
+            row |= {"uuid": session, "parent_id": first}
+        run_id = _insert(connection, Run, row)
+        if leaves:
+            connection.execute(INSERT[RunConfig], [{"run_id": run_id} | leaf for leaf in leaves])
+        return run_id, row["uuid"], row["status"]
+
+    # What is refused
+
+    def _put_aside(self, session: str, event: Event, reason: str, living: bool) -> Stored:
+        """Keep a refused event where it is in nobody's way, and what of it can be stored."""
+        row = {
+            "session": session,
+            "seq": event.seq,
+            "kind": event.kind,
+            "payload": canonical(plain(event.payload)),
+            "error": clean(reason),
+            "rejected_at": datetime.now(UTC),
+        }
+        stored = self._batch(session, [_bare(event)], living, aside=row)
+        LOG.error(
+            "the store refused a %s of run %d, which is kept in its table rejected_event: %s",
+            event.kind, stored.run_id, reason,
+        )  # fmt: skip
+        return stored
 
 
-def mark_died(url: str | os.PathLike[str] | None, uuid: str, message: str) -> None:
-    """Say that a run's process is gone; it ended with its last sign of life.
+class _Batch:
+    """The rows of some events of a run, table by table."""
 
-    Nothing happens to a run that has said itself how it ended.
+    def __init__(
+        self,
+        connection: Connection,
+        run_id: int,
+        known: Mapping[tuple[int, str], int],
+        new: dict[tuple[int, str], int],
+    ):
+        self._connection, self._run_id = connection, run_id
+        self._known, self._new = known, new
+        self._solves: list[Row] = []
+        self._traces: list[Row] = []
+        self._gradients: list[Row] = []
+        self._points: dict[str, list[Row]] = {}
+        self._output: list[tuple[int, str]] = []
+        self._anew = False  # whether the output begins again
+        self._run: Row = {}
 
-    Raises
-    ------
-    StoreError
-        The store cannot be opened.
-    """
-    runs = _table(Run)
-    row = {"status": "DIED", "stopped_at": runs.c.heartbeat_at, "fail_message": clean(message)}
-    engine = connect(url)
-    with engine.begin() as connection:
-        mine = (runs.c.uuid == uuid) & (runs.c.status == "RUNNING")
-        connection.execute(update(runs).where(mine).values(row))
-    engine.dispose()
+    def add(self, event: Event) -> None:
+        kind, payload = event.kind, event.payload
+        if kind == "solve":
+            self._solve(payload)
+        elif kind == "gradient":
+            row = dict.fromkeys(GRADIENT) | payload["row"]
+            self._gradients.append(row | {"run_id": self._run_id, "of_run": self._run_id})
+        elif kind == "points":
+            for series in payload["series"]:
+                self._points.setdefault(series["name"], []).append(series)
+        elif kind in ("beat", "stop"):
+            self._run |= _timed(payload["run"])
+            if payload.get("output"):
+                self._text(*payload["output"])
+        elif kind == "artifact":
+            _keep(self._connection, payload.get("blobs") or {})
+            row = {"run_id": self._run_id} | payload["row"]
+            insert_missing(self._connection, ARTIFACT, row)
+        elif kind not in ("start", "nothing"):
+            raise _RefusedError(f"unknown kind of event {kind!r}: a newer deq-lab wrote it")
+
+    def _solve(self, payload: Row) -> None:
+        row = dict.fromkeys(SOLVE) | payload["row"]
+        row["run_id"] = self._run_id
+        self._solves.append(row)
+        for name, column in payload["trace"].items():
+            data = base64.b64decode(column)
+            self._traces.append(
+                {
+                    "of_run": self._run_id,
+                    "of_ord": row["ord"],
+                    "column": name,
+                    "n": len(data) // 8,
+                    "codec": CODEC,
+                    "data": zlib.compress(data, 1),
+                }
+            )
+
+    def _text(self, seq: int, text: str) -> None:
+        if seq == 0:
+            self._anew = True
+            self._output.clear()
+        self._output.append((seq, text))
+
+    def finish(self) -> Row:
+        """Put the rows in; give the columns of ``run`` that change."""
+        run = self._connection.execute
+        if self._solves:
+            run(INSERT[Solve], self._solves)
+        if self._traces:
+            run(INSERT_TRACE, self._traces)
+        if self._gradients:
+            run(INSERT_GRADIENT, self._gradients)
+        for name, pieces in self._points.items():
+            self._store_points(name, pieces)
+        if self._anew:
+            run(delete(OUTPUT).where(OUTPUT.c.run_id == self._run_id))
+        if self._output:
+            rows = [{"run_id": self._run_id, "seq": n, "text": t} for n, t in self._output]
+            run(INSERT[RunOutput], rows)
+        return self._run
+
+    def _store_points(self, name: str, pieces: list[Row]) -> None:
+        number = self._series_id(name)
+        sums = _Sums()
+        for piece in pieces:
+            steps, values = unpack_array(piece["steps"]), unpack_array(piece["values"])
+            times = unpack_array(piece["times"])
+            flags = unpack_array(piece["flags"]) if piece["flags"] else np.zeros(len(values))
+            sums.add(steps, values, flags)
+            insert_many(
+                self._connection,
+                POINTS,
+                POINT,
+                zip(
+                    repeat(number),
+                    count(piece["start"]),
+                    _nullable(steps),
+                    _nullable(values),
+                    flags.astype(np.int64).tolist(),
+                    _nullable(times),
+                    strict=False,  # the first two have no end
+                ),
+            )
+        self._connection.execute(SUM, {"of_series": number} | sums.row())
+
+    def _series_id(self, name: str) -> int:
+        key = (self._run_id, name)
+        found = self._known.get(key) or self._new.get(key)
+        if found is None:
+            of_run = (SERIES.c.run_id == self._run_id) & (SERIES.c.name == name)
+            found = self._connection.scalar(select(SERIES.c.id).where(of_run))
+        if found is None:
+            found = _insert(self._connection, Series, {"run_id": self._run_id, "name": name})
+        self._new[key] = found
+        return found
+
+
+class _Sums:
+    """What table ``series`` says about points."""
+
+    def __init__(self) -> None:
+        self._n = self._nonfinite = 0
+        self._last: tuple[float, float] | None = None  # step, value
+        self._least: tuple[float, float] | None = None
+        self._largest: float | None = None
+
+    def add(
+        self, steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any], flags: np.ndarray[Any, Any]
+    ) -> None:
+        self._n += len(values)
+        there = np.flatnonzero(flags == 0)
+        self._nonfinite += len(values) - len(there)
+        if not len(there):
+            return
+        finite = values[there]
+        self._last = float(steps[there[-1]]), float(finite[-1])
+        least = int(finite.argmin())
+        if self._least is None or finite[least] < self._least[1]:
+            self._least = float(steps[there[least]]), float(finite[least])
+        top = float(finite.max())
+        self._largest = top if self._largest is None else max(top, self._largest)
+
+    def row(self) -> Row:
+        last, least = self._last or (None, None), self._least or (None, None)
+        return {
+            "more": self._n,
+            "more_nonfinite": self._nonfinite,
+            "new_last": last[1],
+            "new_last_step": _finite(last[0]),
+            "new_least": least[1],
+            "new_least_step": _finite(least[0]),
+            "new_largest": self._largest,
+        }
+
+
+def _finite(x: float | None) -> float | None:
+    return None if x is None or math.isnan(x) else x
+
+
+def _nullable(column: np.ndarray[Any, Any]) -> Iterable[float | None]:
+    """A column as Python numbers, None where it is nan."""
+    numbers: list[float | None] = column.tolist()
+    for place in np.flatnonzero(np.isnan(column)):
+        numbers[place] = None
+    return numbers
+
+
+def _timed(row: Mapping[str, Any]) -> Row:
+    """A row of ``run`` with times in the place of their texts."""
+    return {
+        key: datetime.fromisoformat(value) if key in TIMES and isinstance(value, str) else value
+        for key, value in row.items()
+    }
+
+
+def _shared(connection: Connection, table: Table, row: Mapping[str, Any] | None) -> int | None:
+    """The number of a row that equal ones share; it is made when it is the first of them."""
+    if row is None:
+        return None
+    fingerprint = digest(dict(row))
+    same = select(table.c.id).where(table.c.fingerprint == fingerprint)
+    found = connection.scalar(same)
+    if found is None:
+        insert_missing(connection, table, {"fingerprint": fingerprint} | dict(row))
+        found = connection.scalars(same).one()
+    return int(found)
+
+
+def _keep(connection: Connection, blobs: Mapping[str, Sequence[Any]]) -> None:
+    """Store contents that are not there yet; ``blobs`` gives size and packed bytes by digest."""
+    if not blobs:
+        return
+    there = set(connection.scalars(select(BLOB.c.sha256).where(BLOB.c.sha256.in_(blobs))))
+    for name in sorted(blobs.keys() - there):  # in one order, so that nobody waits in a circle
+        size, packed = blobs[name]
+        row = {"sha256": name, "size": size, "data": base64.b64decode(packed)}
+        insert_missing(connection, BLOB, row)
+
+
+def _bare(event: Event) -> Event:
+    """What remains of a refused event: of a start and an end, what no run can be without."""
+    run = event.payload.get("run", {})
+    if event.kind == "stop":
+        return event._replace(payload={"run": {key: run[key] for key in ENDS if key in run}})
+    if event.kind == "start":
+        bare = {key: run[key] for key in BEGINS if key in run} | {"config": {}}
+        return event._replace(payload={"run": bare, "environment": None})
+    return event._replace(kind="nothing", payload={})
+
+
+def _revived(row: Row, living: bool) -> Row:
+    """The columns of a run that was taken for dead and tells more."""
+    if "status" in row:
+        return {"fail_message": None} | row
+    if living:  # it was only slow
+        return row | {"status": "RUNNING", "stopped_at": None, "fail_message": None}
+    return row | {"stopped_at": row["heartbeat_at"]} if "heartbeat_at" in row else row
+
+
+class _RefusedError(Exception):
+    """An event that makes no sense here."""
+
+
+SQLITE_PASSING = frozenset({
+    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN",
+    "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT", "SQLITE_PERM",
+})  # fmt: skip
+# Classes of SQLSTATE: connection, transaction (read-only too), login, resources, operator, system.
+POSTGRESQL_PASSING = ("08", "40", "25", "28", "53", "55", "57", "58")
+
+
+def _passing(error: Exception) -> bool:
+    """Whether an error says that the store is away or busy, and nothing about the event."""
+    if isinstance(error, (StoreError, OSError, MemoryError)):
+        return True
+    original: Any = error.orig if isinstance(error, DBAPIError) else error
+    name = getattr(original, "sqlite_errorname", None)
+    if name is not None:
+        return "_".join(name.split("_")[:2]) in SQLITE_PASSING
+    state = getattr(original, "sqlstate", None)
+    if state is not None:
+        return state[:2] in POSTGRESQL_PASSING
+    # without a code: the connection is lost
+    kinds = {kind.__name__ for kind in type(original).__mro__}
+    return bool(kinds & {"OperationalError", "InterfaceError"})
+
+
+def _reason(error: BaseException) -> str:
+    original = error.orig if isinstance(error, DBAPIError) else None
+    return " ".join(str(original or error or type(error).__name__).split())[:1000]
+
+
+# Statements, kept because to compile one costs as much as to run it.
 
 
 def _table(model: type[Base]) -> Table:
@@ -225,11 +490,71 @@ def _table(model: type[Base]) -> Table:
     return table
 
 
-# Kept, because to compile one costs as much as to run it.
+RUN, OUTPUT, POINTS = _table(Run), _table(RunOutput), _table(Point)
+SERIES, ENVIRONMENT, CODE, BLOB = _table(Series), _table(Environment), _table(Code), _table(Blob)
+ARTIFACT, REJECTED = _table(Artifact), _table(RejectedEvent)
+SOLVE = [column.name for column in _table(Solve).columns if column.name != "id"]
+GRADIENT = [
+    column.name
+    for column in _table(GradCheck).columns
+    if column.name not in ("id", "solve_id", "adjoint_id")
+]
+
+FIND = (
+    select(RUN.c.id, RUN.c.uuid, RUN.c.last_seq, RUN.c.status)
+    .where(RUN.c.session == bindparam("session"))
+    .with_for_update()
+)
 INSERT: dict[type[Base], Insert] = {
-    model: insert(_table(model))
-    for model in (Run, RunConfig, RunOutput, Solve, SolveTrace, GradCheck, Series, Point)
+    model: insert(_table(model)) for model in (Run, RunConfig, RunOutput, Solve, Series)
 }
+
+
+def _solve_id(place: str) -> Any:
+    of_solve = (Solve.run_id == bindparam("of_run")) & (Solve.ord == bindparam(place))
+    return select(Solve.id).where(of_solve).scalar_subquery()
+
+
+INSERT_TRACE = insert(SolveTrace).values(
+    solve_id=_solve_id("of_ord"),
+    **{name: bindparam(name) for name in ("column", "n", "codec", "data")},
+)
+INSERT_GRADIENT = insert(GradCheck).values(
+    # an ord that is NULL is that of no solve
+    solve_id=_solve_id("solve_ord"),
+    adjoint_id=_solve_id("adjoint_ord"),
+    **{name: bindparam(name) for name in GRADIENT},
+)
+
+
+def _new(name: str) -> Any:
+    return cast(bindparam(f"new_{name}", type_=Double()), Double())  # a NULL has no type
+
+
+def _least(value: Any) -> Any:
+    """``value`` where the new least value is less than the old one."""
+    new = _new("least")
+    better = new.is_not(None) & (SERIES.c.least.is_(None) | (new < SERIES.c.least))
+    return case((better, _new(value)), else_=SERIES.c[value])
+
+
+SUM = (
+    update(SERIES)
+    .where(SERIES.c.id == bindparam("of_series"))
+    .values(
+        n=SERIES.c.n + bindparam("more"),
+        nonfinite=SERIES.c.nonfinite + bindparam("more_nonfinite"),
+        last_value=case((_new("last").is_not(None), _new("last")), else_=SERIES.c.last_value),
+        last_step=case((_new("last").is_not(None), _new("last_step")), else_=SERIES.c.last_step),
+        least_step=_least("least_step"),
+        least=_least("least"),
+        largest=case(
+            (SERIES.c.largest.is_(None), _new("largest")),
+            (_new("largest") > SERIES.c.largest, _new("largest")),
+            else_=SERIES.c.largest,
+        ),
+    )
+)
 
 
 def _insert(connection: Connection, model: type[Base], row: Row) -> int:

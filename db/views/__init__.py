@@ -29,12 +29,32 @@ class Column(NamedTuple):
     doc: str
 
 
+# What SQLite says otherwise: it knows string_agg since 3.44 and MATERIALIZED since 3.35, and its
+# times are texts.
+SQLITE = {
+    r"\bAS MATERIALIZED \(": "AS (",
+    r"\bstring_agg\(": "group_concat(",
+    r"\bto_timestamp\(([\w.]+)\)": r"strftime('%Y-%m-%dT%H:%M:%fZ', \1, 'unixepoch')",
+}
+
+
 @dataclass(frozen=True)
 class View:
     """A view: its name and its SQL, which documents it."""
 
     name: str
     sql: str
+
+    def statement(self, dialect: str) -> str:
+        """Its ``CREATE VIEW`` in the words of a kind of database, ``sqlite`` or ``postgresql``."""
+        sql = self.sql
+        for pattern, own in SQLITE.items() if dialect == "sqlite" else ():
+            sql = re.sub(pattern, own, sql)
+        return sql
+
+    def selection(self, dialect: str) -> str:
+        """The SELECT of that statement."""
+        return self.statement(dialect).partition(f"CREATE VIEW {self.name} AS")[2]
 
     @cached_property
     def doc(self) -> str:
@@ -54,4 +74,7 @@ def _load(name: str) -> View:
 
 
 # In the order of their making: the later ones read the first.
-VIEWS = {name: _load(name) for name in ("v_runs", "v_solves", "v_gradients")}
+VIEWS = {
+    name: _load(name)
+    for name in ("v_runs", "v_solves", "v_gradients", "v_series", "v_points", "v_comparisons")
+}

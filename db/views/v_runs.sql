@@ -33,6 +33,11 @@ SELECT
   e.torch AS torch,  -- text: version of torch
   e.cpu AS cpu,  -- text: processor
   e.gpu AS gpu,  -- text: accelerator; NULL without one
+  c.commit_id AS commit_id,  -- text: git commit of the program; NULL outside a checkout
+  c.dirty AS dirty,  -- boolean: whether the checkout had changes, which are kept with the run
+  (SELECT string_agg(t.tag, ', ') FROM (SELECT tag FROM tag WHERE run_id = r.id ORDER BY tag) AS t) AS tags,  -- text: tags, by name, joined by ', '
   r.comment AS comment  -- text: comment given with the run
 FROM run AS r
 LEFT JOIN environment AS e ON e.id = r.environment_id
+LEFT JOIN code AS c ON c.id = r.code_id
+WHERE r.deleted_at IS NULL

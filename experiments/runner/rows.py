@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from solvers import ReturnCode, Solution
@@ -19,13 +22,15 @@ def solve_row(solution: Solution) -> dict[str, Any]:
     """
     stats, settings = solution.stats, solution.settings
     trace = None if solution.trace is None else _trace(solution)
-    final = solution.residual.detach().double().cpu()
-    last = float(final.max()) if final.numel() else None
+    final = _numbers(solution.residual)
+    codes = solution.retcode.tolist()
+    counts = _counts(codes)
+    last = float(final.max()) if final.size else None
     course, whole = np.empty(0), np.empty(0)
     if trace is not None:
         course = trace["residual"]
         # Once samples are frozen, the trace is about the others alone.
-        whole = course[trace["active"] == solution.batch]
+        whole = course[trace["active"] == len(codes)]
     return {
         "phase": solution.phase,
         "site": solution.site,
@@ -39,14 +44,14 @@ def solve_row(solution: Solution) -> dict[str, Any]:
         "vjps": stats.vjps,
         "syncs": stats.syncs,
         "history_bytes": stats.history_bytes,
-        "retcode": solution.worst.name,
-        "retcodes": solution.counts,
-        "converged": solution.counts.get(ReturnCode.SUCCESS.name, 0) / max(solution.batch, 1),
+        "retcode": ReturnCode(max(codes, default=ReturnCode.SUCCESS)).name,
+        "retcodes": counts,
+        "converged": counts.get(ReturnCode.SUCCESS.name, 0) / max(len(codes), 1),
         "message": solution.message,
         "residual_first": float(course[0]) if len(course) else None,
         "residual_last": last,
         "residual_min": _smallest(whole, last),
-        "residual_relative": _relative(final, solution.scale),
+        "residual_relative": _relative(final, _numbers(solution.scale)),
         "seconds": stats.seconds,
         "repeats": 1,
         "abstol": settings.abstol,
@@ -56,7 +61,7 @@ def solve_row(solution: Solution) -> dict[str, Any]:
         "fixed_budget": settings.fixed_budget,
         "dtype": solution.dtype,
         "device": solution.device,
-        "batch": solution.batch,
+        "batch": len(codes),
         "dim": solution.dim,
         "extra": _extra(solution),
         "trace": trace,
@@ -71,37 +76,61 @@ def solver_name(solver: object) -> str:
 
 def solver_options(solver: object) -> dict[str, Any]:
     """Return the options of a solver as plain data, without its name."""
+    try:
+        return dict(_known_options(solver))
+    except TypeError:  # a user's own solver may be mutable
+        return _options(solver)
+
+
+def _options(solver: object) -> dict[str, Any]:
     config = as_config(solver)
     return {k: v for k, v in config.items() if k != "name"} if isinstance(config, dict) else {}
+
+
+_known_options = functools.lru_cache(maxsize=256)(_options)
+
+
+def _counts(codes: list[int]) -> dict[str, int]:
+    found = Counter(codes)
+    return {ReturnCode(code).name: found[code] for code in sorted(found)}
+
+
+def _numbers(tensor: Tensor) -> npt.NDArray[np.float64]:
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if tensor.dtype is torch.bfloat16:  # which numpy does not know
+        tensor = tensor.double()
+    return tensor.numpy().astype(np.float64, copy=False)
 
 
 def _trace(solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
     trace = solution.trace
     assert trace is not None
-    residual = trace.residual
-    if residual.ndim > 1:
-        residual = residual.amax(dim=1)
-    columns = {
-        "evaluations": trace.evaluations,
-        "seconds": trace.seconds,
-        "residual": residual,
-        "active": trace.active,
+    residual = _numbers(trace.residual)
+    return {
+        "evaluations": _numbers(trace.evaluations),
+        "seconds": _numbers(trace.seconds),
+        "residual": residual.max(axis=1) if residual.ndim > 1 else residual,
+        "active": _numbers(trace.active),
     }
-    return {name: column.detach().double().cpu().numpy() for name, column in columns.items()}
 
 
 def _smallest(course: npt.NDArray[np.float64], last: float | None) -> float | None:
-    finite = [float(r) for r in course if np.isfinite(r)]
-    return min([*finite, *([] if last is None else [last])], default=None)
+    finite = course[np.isfinite(course)]
+    least = float(finite.min()) if finite.size else None
+    return min((x for x in (least, last) if x is not None), default=None)
 
 
-def _relative(residual: Tensor, scale: Tensor) -> float | None:
-    scale = scale.detach().double().cpu().expand_as(residual)
-    if not residual.numel():
+def _relative(residual: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> float | None:
+    if not residual.size:
         return None
+    if scale.min() > 0:
+        return float((residual / scale).max())
     # A scale of zero comes with a residual of zero, which no tolerance can miss.
-    ratio = residual / scale.where(scale > 0, residual.where(residual > 0, residual.new_ones(())))
-    return float(ratio.max())
+    scale = np.broadcast_to(scale, residual.shape)
+    safe = np.where(scale > 0, scale, np.where(residual > 0, residual, 1.0))
+    return float((residual / safe).max())
 
 
 def _extra(solution: Solution) -> dict[str, Any] | None:

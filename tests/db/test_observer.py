@@ -1,21 +1,26 @@
 """What Sacred tells the observer is in the store, whatever it is and however the run ends."""
 
+import contextlib
+import hashlib
 import logging
 import math
 import sqlite3
 import threading
 import time
 import uuid
+import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sqlalchemy
 import toy
 from sacred.utils import SacredInterrupt
 
-from db import RunObserver, Store, StoreError
+from db import RunObserver, Store, StoreError, journal
+from db.writer import SqlWriter
 
 NOW = datetime(2026, 1, 31, 12)
 
@@ -269,9 +274,9 @@ def test_a_trace_has_one_length(either):
 
 def test_what_the_database_refuses_is_an_error_and_the_run_goes_on(either):
     observer = started(either)
-    with pytest.raises(StoreError, match="phase"):
+    with pytest.raises(ValueError, match="phase = 'sideways': expected one of forward, adjoint"):
         observer.solve({"phase": "sideways"})
-    with pytest.raises(StoreError, match="no solve with the ord 7"):
+    with pytest.raises(ValueError, match="solve_ord = 7: the run has 0 solves"):
         observer.gradient({"solve_ord": 7})
     observer.solve({"phase": "forward"})
     observer.completed_event(NOW, None)
@@ -357,10 +362,12 @@ def test_output_is_stored_once_though_sacred_repeats_it(either):
     observer = started(either)
     for text in ("", "one\n", "one\ntwo\0\n", "one\ntwo\0\n", "one\ntwo\0\nthree\n"):
         observer.heartbeat_event({}, text, NOW, None)
+    assert observer.flush(60)
     assert Store(either).run(1)["output"] == "one\ntwo\ufffd\nthree\n"
     assert len(Store(either).query("select * from run_output")) == 3
     observer.heartbeat_event({}, "a filter made it shorter", NOW, None)
     observer.heartbeat_event({}, "a filter made it shorter, and more", NOW, None)
+    assert observer.flush(60)
     assert Store(either).run(1)["output"] == "a filter made it shorter, and more"
     observer.join()
 
@@ -515,63 +522,129 @@ def test_replicates_share_a_hash(either):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_files_are_not_kept_and_that_is_said(either, caplog):
+def test_files_are_kept_by_their_content(either, tmp_path):
+    weights, same = tmp_path / "weights.bin", tmp_path / "copy.bin"
+    content = np.random.default_rng(0).bytes(100_000)
+    weights.write_bytes(content)
+    same.write_bytes(content)
     observer = started(either)
-    with caplog.at_level(logging.WARNING):
-        observer.artifact_event("a", "a.txt")
-        observer.resource_event("b.txt")
+    observer.artifact_event("weights", str(weights), {"epoch": 3}, "application/octet-stream")
+    observer.artifact_event("weights", str(weights))  # again: the same artifact
+    observer.resource_event(str(same))
+    observer.artifact_event("lost", str(tmp_path / "nowhere"))
+    weights.write_bytes(b"")
+    observer.artifact_event("weights", str(weights))
+    observer.completed_event(NOW, None)
     observer.join()
-    assert caplog.text.count("keeps no files") == 1
+    store = Store(either)
+    files = store.query("select kind, name, sha256, size, meta from artifact order by id")
+    assert list(files["kind"]) == ["artifact", "resource", "artifact", "artifact"]
+    assert list(files["name"]) == ["weights", "copy.bin", "lost", "weights"]
+    assert files["size"].tolist()[:2] == [100_000, 100_000] and files["size"][3] == 0
+    assert files["sha256"][0] == files["sha256"][1] == hashlib.sha256(content).hexdigest()
+    assert pd.isna(files["sha256"][2]) and "No such file" in str(files["meta"][2])
+    kept = store.query(f"select data, size from blob where sha256 = '{files['sha256'][0]}'")
+    assert zlib.decompress(kept["data"][0]) == content and len(kept) == 1
+    assert list(store.runs()["status"]) == ["COMPLETED"]
+
+
+def test_a_file_that_is_too_large_is_described(either, tmp_path, monkeypatch):
+    monkeypatch.setattr("db.records.LARGEST_FILE", 1000)
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * 1001)
+    observer = started(either)
+    observer.artifact_event("large", str(large))
+    observer.join()
+    row = Store(either).query("select * from artifact").iloc[0]
+    assert (row["size"], row["path"]) == (1001, str(large))
+    assert row["sha256"] == hashlib.sha256(b"x" * 1001).hexdigest()
+    blobs = Store(either).query(f"select * from blob where sha256 = '{row['sha256']}'")
+    assert len(blobs) == 0
 
 
 # A database that is busy
 
 
-def test_what_a_busy_database_does_not_take_is_stored_later(url, monkeypatch, caplog):
+@pytest.fixture
+def blocked(url, monkeypatch):
+    """Keeps everybody else from writing to the SQLite store, until called."""
     monkeypatch.setattr("db.dialects.PATIENCE", 0.05)
+
+    @contextlib.contextmanager
+    def block():
+        blocker = sqlite3.connect(url, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        yield
+        blocker.execute("ROLLBACK")
+        blocker.close()
+
+    return block
+
+
+def test_what_a_busy_database_does_not_take_is_stored_later(url, blocked, caplog):
     caplog.set_level(logging.WARNING)
     observer = started(url)
-    blocker = sqlite3.connect(url, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    assert observer.solve({"evaluations": 1}) == 0
-    assert observer.solve({"evaluations": 2}) == 1
-    observer.log_metrics({"m": logged([1.0])}, {})
-    assert len(Store(url).solves()) == 0
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with blocked():
+        assert observer.solve({"evaluations": 1}) == 0
+        assert observer.solve({"evaluations": 2}) == 1
+        observer.log_metrics({"m": logged([1.0])}, {})
+        assert not observer.flush(0.5)
+        assert len(Store(url).solves()) == 0
     observer.completed_event(NOW, None)
     observer.join()
     store = Store(url)
     assert list(store.solves()["evaluations"]) == [1, 2] and len(store.series()) == 1
     assert store.runs()["status"][0] == "COMPLETED"
-    assert "wait in memory" in caplog.text and "lost" not in caplog.text
+    assert caplog.text.count("takes nothing now") == 1 and "there again" in caplog.text
 
 
-def test_what_is_never_taken_is_said(url, monkeypatch, caplog):
-    monkeypatch.setattr("db.dialects.PATIENCE", 0.05)
-    caplog.set_level(logging.WARNING)
+def test_what_is_not_taken_in_time_stays_in_the_journal(url, blocked, monkeypatch, caplog):
+    monkeypatch.setattr("db.outbox.PATIENCE", 0.3)
     observer = started(url)
-    blocker = sqlite3.connect(url, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    observer.completed_event(NOW, None)
-    observer.join()
-    blocker.close()
-    assert "1 records of run 1 could not be stored" in caplog.text
+    with blocked():
+        observer.completed_event(NOW, None)
+        observer.join()
+        [left] = journal.waiting(url)
+        assert left.path.name == f"{observer.session}.jsonl" and left.events == 2
+        assert f"1 events of run 1 wait in {left.path}" in caplog.text
+    assert observer.flush(60)  # and goes on trying while the process lives
+    assert Store(url).runs()["status"][0] == "COMPLETED"
 
 
-def test_an_event_that_was_stored_unnoticed_is_not_stored_twice(either, monkeypatch):
-    observer = started(either)
-    write = observer._writer.solve
-    calls = []
+def test_events_whose_storing_was_not_noticed_are_not_stored_twice(either, monkeypatch):
+    batch, calls = SqlWriter._batch, []
 
-    def lost_reply(row, trace):
-        write(row, trace)
-        calls.append(row)
-        if len(calls) == 1:
+    def lost_reply(self, *event, **more):
+        found = batch(self, *event, **more)
+        calls.append(event)
+        if len(calls) in (2, 3):
             raise sqlalchemy.exc.OperationalError("commit", {}, Exception("connection lost"))
+        return found
 
-    monkeypatch.setattr(observer._writer, "solve", lost_reply)
+    monkeypatch.setattr(SqlWriter, "_batch", lost_reply)
+    observer = started(either)
     observer.solve({"evaluations": 1})
+    observer.flush(60)
     observer.solve({"evaluations": 2})
+    observer.log_metrics({"m": logged([1.0, 2.0])}, {})
     observer.join()
-    assert list(Store(either).solves()["evaluations"]) == [1, 2]
+    store = Store(either)
+    assert list(store.solves()["evaluations"]) == [1, 2] and len(calls) > 3
+    sums = store.query("select n, last_value, least, largest from series").iloc[0]
+    assert sums.tolist() == [2, 2.0, 1.0, 2.0]
+
+
+def test_sums_of_a_series_are_those_of_its_points(either):
+    observer = started(either)
+    parts = [[math.nan, 3.0], [math.inf], [1.0, 2.0], [5.0, "text"], []]
+    for number, values in enumerate(parts):
+        steps = [10 * number + n for n in range(len(values))]
+        observer.log_metrics({"m": logged(values, steps), "odd": logged(values[:1], steps[:1])}, {})
+        observer.flush(60)
+    observer.join()
+    sums = Store(either).query("select * from series order by name").set_index("name")
+    row = sums.loc["m"]
+    assert (row["n"], row["nonfinite"]) == (7, 3)
+    assert (row["last_step"], row["last_value"]) == (30.0, 5.0)
+    assert (row["least_step"], row["least"], row["largest"]) == (20.0, 1.0, 5.0)
+    assert sums.loc["odd"][["n", "nonfinite", "least"]].tolist() == [4, 2, 1.0]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from db import Store, StoreError, mark_died
+from db import Store, StoreError, sync
+from db.sync import Synced
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -97,22 +98,25 @@ def test_a_killed_process_leaves_a_readable_store(either):
     assert process.stdout.readline() == "going\n", process.stderr.read()
     during = Store(either)
     assert during.runs()["status"][0] == "RUNNING"
+    assert sync(either).runs == [] and during.runs()["status"][0] == "RUNNING"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     store = Store(either)
     run = store.run(1)
     assert (run["status"], run["pid"], run["stopped_at"]) == ("RUNNING", process.pid, None)
+    known = len(store.solves())
+    done = sync(either)
+    assert done.died == done.runs == [run["uuid"]] and not done.left and not done.problems
     solves = store.solves()
+    assert len(solves) >= known
     assert len(solves) > 20 and list(solves["evaluations"]) == list(range(len(solves)))
     assert len(store.traces(solves["solve_id"])) == 20 * len(solves)
     assert store.query("select count(*) as n from run_config")["n"][0] > 5
-    done = toy.run(either, lambda _run: None)
-    for uuid in (run["uuid"], done.uuid):
-        mark_died(either, uuid, "its process was killed")
-    after = Store(either).runs()
-    assert list(after["status"]) == ["DIED", "COMPLETED"]
+    after = store.runs()
+    assert list(after["status"]) == ["DIED"]
     assert after["stopped_at"][0] == after["heartbeat_at"][0]
-    assert after["fail_message"][0] == "its process was killed"
+    assert "ended without a word" in after["fail_message"][0]
+    assert sync(either) == Synced()
 
 
 def test_ctrl_c_ends_a_run_as_interrupted(url):

@@ -1,0 +1,1 @@
+"""One step a file; ``revision`` is the schema version that it makes."""
