@@ -8,7 +8,7 @@ BIN      := .venv/bin
 READY    := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup experiment report test lint types check clean
+.PHONY: help setup experiment report test torture lint types check clean
 
 help:  ## this list
 	@grep -hE '^[a-z%<>-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
@@ -40,6 +40,9 @@ report: $(READY)  ## write the report of STUDY again, from the store alone
 
 test: $(READY)  ## every test
 	@$(BIN)/python -m pytest --numprocesses 2 --quiet
+
+torture: $(READY)  ## a quarter of an hour of faults and the store's speed: SEED= ONLY=
+	@$(BIN)/python tests/torture/torture.py $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)  ## ruff and the layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from db.encode import clean
 from db.errors import StoreError, closest
 from db.views import VIEWS
 
-__all__ = ["PAIRED", "compare", "diff", "leaves", "replicates", "single"]
+__all__ = ["FACTS", "PAIRED", "compare", "diff", "leaves", "replicates", "single"]
 
 # What two rows must share to be a pair: everything about the task, nothing about how it was solved.
 PAIRED = (
     "experiment", "study", "model", "problem", "seed", "reltol", "outer_step", "phase", "name",
 )  # fmt: skip
+FACTS = ("run", "environment", "code")  # what ``diff`` compares beside the config
 NUMERIC = ("integer", "number", "boolean")
 
 
@@ -34,10 +36,10 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 def diff(facts: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
     """The keys in which runs differ, a column a run; ``facts`` are nested data by run number.
 
-    What a run does not have is None.
+    What a run does not have is None. Keys of the config come first, each kind by name.
     """
     flat = {number: leaves(of_run) for number, of_run in facts.items()}
-    keys = dict.fromkeys(key for of_run in flat.values() for key in of_run)
+    keys = sorted({key for of_run in flat.values() for key in of_run}, key=_place)
     # By their text: nan is then nan, 1 is not 1.0 and True is not 1.
     differing = [
         key for key in keys if len({repr(of_run.get(key)) for of_run in flat.values()}) > 1
@@ -48,6 +50,11 @@ def diff(facts: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
             for number, of_run in flat.items()
         }
     ).set_axis(pd.Index(differing, name="key"), axis=0)
+
+
+def _place(key: str) -> tuple[int, str]:
+    kind = key.partition(".")[0]
+    return FACTS.index(kind) + 1 if kind in FACTS else 0, key
 
 
 def single(frame: pd.DataFrame, column: str, view: str) -> "pd.Series[Any]":
@@ -116,6 +123,7 @@ def compare(
     _known(frame, [key], view)
     numbers = single(frame, value, view)
     there = frame.assign(**{value: numbers})
+    sides = clean(sides[0]), clean(sides[1])
     for name in sides:
         if not (there[key].astype("string") == name).any():
             known = {str(v) for v in there[key].dropna().unique()}

@@ -1,6 +1,8 @@
 """What differs between SQLite and PostgreSQL; nothing else knows which of them it talks to."""
 
 import contextlib
+import glob
+import itertools
 import os
 import re
 import secrets
@@ -8,11 +10,12 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, inspect, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -54,11 +57,11 @@ class Database(Protocol):
     def lock(self, connection: Connection) -> None:
         """Keep other processes from making the schema until the transaction ends."""
 
-    def claim(self, connection: Connection) -> None:
+    def claim(self, connection: Connection, tables: Iterable[str]) -> None:
         """Keep everybody else from the tables until the transaction ends."""
 
-    def keep(self, name: str) -> Path | None:
-        """Copy it, while nobody can write, to a file of that name beside it, if it is a file."""
+    def keep(self, version: int) -> Path | None:
+        """Copy it, while nobody can write, to a new file beside it, if it is a file."""
 
     def dangling(self, connection: Connection) -> list[str]:
         """The rows that refer to rows that are not there, in words."""
@@ -162,10 +165,13 @@ def _writes(sql: str) -> StoreError:
 
 
 class SQLite:
-    """A file. Write-ahead log, so that reading and writing do not wait for each other."""
+    """A file. Write-ahead log, so that reading and writing do not wait for each other.
+
+    Nothing but SQLite itself may open the file: whoever closes it takes away, by the rules of
+    POSIX, the locks of every other connection of the same process, and with them its safety.
+    """
 
     READING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
-    MAGIC = b"SQLite format 3\0"
 
     def __init__(self, url: URL):
         if url.query:
@@ -220,10 +226,10 @@ class SQLite:
                         "make it, or set DEQ_STORE to another file"
                     )
                 self.path.parent.mkdir(exist_ok=True)
-            head = self._head()
+            empty = not self.path.exists() or self.path.stat().st_size == 0
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
-        if readonly and not head:
+        if readonly and empty:
             raise self._absent()
         mount = mounts.network(self.path)
         if mount is not None and not readonly:
@@ -233,17 +239,6 @@ class SQLite:
                 "DEQ_STORE to a PostgreSQL server (postgresql://user@host/name), or to a file on a "
                 "local disk and join that to another store later with `deq db merge`"
             )
-        if head and head != self.MAGIC:
-            raise StoreError(
-                f"{self.shown()} is not a SQLite database: "
-                "set DEQ_STORE to another file, or move this one away"
-            )
-
-    def _head(self) -> bytes:
-        if not self.path.exists():
-            return b""
-        with self.path.open("rb") as file:
-            return file.read(len(self.MAGIC))
 
     def _absent(self) -> StoreError:
         return StoreError(
@@ -251,6 +246,11 @@ class SQLite:
         )
 
     def _unusable(self, reason: str, error: Exception | None = None) -> StoreError:
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_NOTADB":
+            return StoreError(
+                f"the store {self.shown()} cannot be opened: it is not a SQLite database, or a "
+                "damaged one: set DEQ_STORE to another file, or move this one away"
+            )
         if error is not None and away(error):
             return StoreAway(
                 f"the store {self.shown()} is busy or its disk full for the moment ({reason}): "
@@ -343,12 +343,14 @@ class SQLite:
     def lock(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
 
-    def claim(self, connection: Connection) -> None:
+    def claim(self, connection: Connection, tables: Iterable[str]) -> None:
         """BEGIN IMMEDIATE has done it; readers see what was before."""
 
-    def keep(self, name: str) -> Path | None:
+    def keep(self, version: int) -> Path | None:
         """See ``Database``. The copy is whole, or not there."""
         whole = self.path.resolve()
+        for part in whole.parent.glob(f"{glob.escape(whole.name)}.v*.bak.part"):
+            part.unlink()  # of one that was killed while it copied
         logged = self._beside("-wal")
         size = whole.stat().st_size + (logged.stat().st_size if logged.exists() else 0)
         free = shutil.disk_usage(whole.parent).free
@@ -357,7 +359,10 @@ class SQLite:
                 f"the disk of the store {self.shown()} has {free / 1e6:.0f} MB free, and a copy of "
                 f"it and the change take up to {2 * size / 1e6:.0f} MB: make room, then try again"
             )
-        copy, part = whole.with_name(name), whole.with_name(f"{name}.part")
+        stem = f"{whole.name}.v{version}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        names = (f"{stem}{f'-{n}' if n else ''}.bak" for n in itertools.count())
+        copy = next(path for name in names if not (path := whole.with_name(name)).exists())
+        part = copy.with_name(f"{copy.name}.part")
         try:
             source = self._connect("mode=rw")
             with contextlib.closing(source), contextlib.closing(sqlite3.connect(part)) as target:
@@ -365,8 +370,6 @@ class SQLite:
             shutil.copymode(whole, part)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            if copy.exists():
-                raise FileExistsError(f"{copy} is there already")
             part.rename(copy)
         except (sqlite3.Error, OSError) as error:
             part.unlink(missing_ok=True)
@@ -480,14 +483,13 @@ class PostgreSQL:
         """An advisory lock, freed by the end of the transaction."""
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATION_LOCK})")
 
-    def claim(self, connection: Connection) -> None:
+    def claim(self, connection: Connection, tables: Iterable[str]) -> None:
         """See ``Database``. Others are waited for, but not for ever."""
-        found = inspect(connection).get_table_names()
-        names = ", ".join(connection.dialect.identifier_preparer.quote(name) for name in found)
+        names = ", ".join(map(connection.dialect.identifier_preparer.quote, tables))
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(PATIENCE * 1000)}")
         connection.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
 
-    def keep(self, name: str) -> Path | None:
+    def keep(self, version: int) -> Path | None:
         """Nothing: a change is one transaction, and a server has its own backups."""
         return None
 

@@ -35,7 +35,7 @@ REFUSED_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 LARGEST_INTEGER = 2**1023  # beyond any float; Python itself refuses to print much larger ones
 LARGEST_ARRAY = 10_000  # elements; a larger one is described, not stored
 LONGEST_NAME = 500  # characters; PostgreSQL indexes 2,704 bytes
-DEEPEST = 50  # levels; what is below is stored as text, so that a cycle ends
+DEEPEST = 50  # levels; what is below is stored as text
 
 
 def clean(text: str) -> str:
@@ -79,16 +79,16 @@ def scalar(value: Any) -> Any:
         return value
 
 
-def plain(value: Any, depth: int = 0) -> Plain:
-    """A copy of ``value`` made of None, bool, int, finite float, str, list and dict only."""
+def plain(value: Any, above: tuple[int, ...] = ()) -> Plain:
+    """A copy of ``value`` made of None, bool, int, finite float, str, list and dict only.
+
+    What contains itself ends where it would begin again; ``above`` has the ids of what contains it.
+    """
     known = type(value)
     if known is str:  # the types that nearly all values have come first
         return clean(value)
     if value is None or known is bool or (known is float and math.isfinite(value)):
         return value
-    if known is dict and depth < DEEPEST:
-        # list() first: another thread may be writing to it
-        return {_key(k): plain(v, depth + 1) for k, v in list(value.items())}
     if isinstance(value, int):
         return int(value) if abs(value) < LARGEST_INTEGER else hex(value)
     if isinstance(value, float):
@@ -96,18 +96,19 @@ def plain(value: Any, depth: int = 0) -> Plain:
         return x if flag == FINITE else {"$float": FLOAT_NAMES[flag]}
     if isinstance(value, (str, PurePath)):
         return clean(str(value))
-    if depth < DEEPEST:
-        if isinstance(value, Mapping):
-            return {_key(k): plain(v, depth + 1) for k, v in list(value.items())}
-        if isinstance(value, (list, tuple, Set)):
-            return [plain(v, depth + 1) for v in list(value)]
-        try:
-            inner = _inside(value)
-        except Exception:  # a foreign type, whose attributes may do anything
-            inner = value
-        if inner is not value:
-            return plain(inner, depth + 1)
-    return _text(value)
+    if len(above) >= DEEPEST or id(value) in above:
+        return _text(value)
+    above = (*above, id(value))
+    if known is dict or isinstance(value, Mapping):
+        # list() first: another thread may be writing to it
+        return {_key(k): plain(v, above) for k, v in list(value.items())}
+    if isinstance(value, (list, tuple, Set)):
+        return [plain(v, above) for v in list(value)]
+    try:
+        inner = _inside(value)
+    except Exception:  # a foreign type, whose attributes may do anything
+        inner = value
+    return _text(value) if inner is value else plain(inner, above)
 
 
 def _key(key: object) -> str:

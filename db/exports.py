@@ -1,9 +1,10 @@
 """An exported part of a store: a directory with one file a table, and a manifest.
 
-Files are Parquet (JSON as text, traces packed as in the store), or JSON lines. Every file of something that belongs to runs has a column
-``run_id`` and is sorted by it, so that a reader can go through all files side by side, run after
-run, and hold little of them. Numbers (``id``, ``run_id``, ``solve_id``, …) are those of the store
-that was exported: they hold the files together and mean nothing elsewhere.
+Files are Parquet (JSON as text, traces packed as in the store), or JSON lines. Every file of
+something that belongs to runs has a column ``run_id`` and is sorted by it, so that a reader can go
+through all files side by side, run after run, and hold little of them. Numbers (``id``, ``run_id``,
+``solve_id``, …) are those of the store that was exported: they hold the files together and mean
+nothing elsewhere.
 
 A directory appears under its name when all of it is written. ``manifest.json`` has the size and the
 sha256 of every file, which are checked before anything is read.

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import Connection, Engine, FromClause, func, select, text, true
 
+from db.comparisons import FACTS
 from db.dialects import Database
-from db.encode import FLOAT_NAMES, restore, short, unpack
+from db.encode import FLOAT_NAMES, clean, restore, short, unpack
 from db.errors import StoreError, closest
 from db.schema import (
     TRACE_COLUMNS,
@@ -88,6 +89,7 @@ def rows(
     name: str,
     where: str | None,
     columns: Sequence[str] | None = None,
+    *,
     source: FromClause | None = None,
     ids: Sequence[int] | None = None,
 ) -> pd.DataFrame:
@@ -232,6 +234,9 @@ def traces(connection: Connection, solve_ids: Iterable[int]) -> pd.DataFrame:
         There is no such solve.
     """
     wanted = list(dict.fromkeys(int(n) for n in solve_ids))
+    for n in wanted:
+        if abs(n) >= 2**63:  # more than a column takes
+            raise StoreError(f"there is no solve {n}: v_solves.solve_id lists them")
     packed: dict[int, dict[str, bytes]] = {}
     both = select(Solve.id, SolveTrace.column, SolveTrace.data).join(
         SolveTrace, SolveTrace.solve_id == Solve.id, isouter=True
@@ -260,9 +265,9 @@ def traces(connection: Connection, solve_ids: Iterable[int]) -> pd.DataFrame:
 def trials(connection: Connection, study: str, experiment: str | None) -> pd.DataFrame:
     """The newest attempt at every trial of a study: trial, status, run_id."""
     there = Run.deleted_at.is_(None), Run.trial.is_not(None)
-    newest = select(func.max(Run.id)).where(Run.study == study, *there)
+    newest = select(func.max(Run.id)).where(Run.study == clean(study), *there)
     if experiment is not None:
-        newest = newest.where(Run.experiment == experiment)
+        newest = newest.where(Run.experiment == clean(experiment))
     found = connection.execute(
         select(Run.trial, Run.status, Run.id)
         .where(Run.id.in_(newest.group_by(Run.experiment, Run.trial)))
@@ -274,6 +279,8 @@ def trials(connection: Connection, study: str, experiment: str | None) -> pd.Dat
 def run_id(connection: Connection, name: int | str) -> int:
     """The number of a run, from its number or the start of its uuid.
 
+    Fewer than 8 digits are a number, and never the start of the uuid of another run.
+
     Raises
     ------
     StoreError
@@ -284,7 +291,8 @@ def run_id(connection: Connection, name: int | str) -> int:
         found = connection.scalars(select(Run.id).where(Run.id == int(text))).all()
         if found:
             return found[0]
-    if re.fullmatch("[0-9a-f-]+", text):
+    whole = isinstance(name, int) or (text.isdecimal() and len(text) < 8)
+    if not whole and re.fullmatch("[0-9a-f-]+", text):
         found = connection.scalars(select(Run.id).where(Run.uuid.startswith(text))).all()
         if len(found) == 1:
             return found[0]
@@ -369,7 +377,7 @@ def facts(connection: Connection, numbers: Sequence[int]) -> dict[int, dict[str,
         }
         if entry.code_id in programs:
             ours["code"] = _by_digest(programs[entry.code_id])
-        taken = {key: known.pop(key) for key in ("run", "environment", "code") if key in known}
+        taken = {key: known.pop(key) for key in FACTS if key in known}
         found[number] = known | ({"config": taken} if taken else {}) | ours
     return found
 
@@ -552,6 +560,7 @@ def last_values(connection: Connection, ids: Iterable[int], name: str) -> "pd.Se
 
 def sql(database: Database, engine: Engine, statement: str) -> pd.DataFrame:
     """The answer to one reading statement; see ``Store.query``."""
+    statement = clean(statement)
     try:
         names, found = database.query(engine, statement)
     except StoreError as error:

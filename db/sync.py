@@ -1,5 +1,6 @@
 """Journals that were left behind: what is in them goes into the store, and they go away."""
 
+import contextlib
 import itertools
 import os
 import platform
@@ -71,7 +72,8 @@ def sync(url: str | os.PathLike[str] | None = None, *, everything: bool = False)
     try:
         writer.connect()
         for path in paths:
-            _sync(url, writer, path, everything, done)
+            with contextlib.suppress(FileNotFoundError):  # its run has just ended, or another sync
+                _sync(url, writer, path, everything, done)  # has done it
     finally:
         writer.close()
     return done
@@ -87,8 +89,6 @@ def _sync(
     with journal.claimed(path) as mine:
         try:
             header = journal.header(path)
-        except FileNotFoundError:  # its run has just ended
-            return
         except StoreError as error:
             done.left.append(path)
             done.problems.append(str(error))

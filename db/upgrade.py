@@ -66,11 +66,17 @@ def pending(url: str | os.PathLike[str] | None = None) -> tuple[int, int]:
     StoreError
         There is no store there, or it cannot be used.
     """
-    place = locate(url)
+    with _reading(locate(url)) as (_, found):
+        return found, schema.SCHEMA_VERSION
+
+
+@contextlib.contextmanager
+def _reading(place: Database) -> Iterator[tuple[Connection, int]]:
+    """A connection, and the schema version."""
     engine = place.engine(readonly=True)
     try:
         with engine.connect() as connection:
-            return _found(place, connection), schema.SCHEMA_VERSION
+            yield connection, _found(place, connection)
     except DBAPIError as error:
         kind = StoreAway if away(error) else StoreError
         raise kind(f"the store {place.shown()} cannot be read: {_reason(error)}") from error
@@ -96,14 +102,15 @@ def upgrade(url: str | os.PathLike[str] | None = None, *, force: bool = False) -
         There is no store there, its schema is newer, a run is alive, rows would be lost or are
         damaged, or the disk has no room for the copy. The store is as it was.
     """
-    before, needed = pending(url)
-    place = locate(url)
-    if before > needed:
-        raise StoreError(
-            f"the store {place.shown()} has schema version {before} and this deq-lab knows up to "
-            f"{needed}: use a newer deq-lab (pip install --upgrade deq-lab), or set DEQ_STORE to "
-            "another store"
-        )
+    place, needed = locate(url), schema.SCHEMA_VERSION
+    with _reading(place) as (connection, before):
+        if before > needed:
+            raise StoreError(
+                f"the store {place.shown()} has schema version {before} and this deq-lab knows "
+                f"versions up to {needed}: use a newer deq-lab, or set DEQ_STORE to another store"
+            )
+        if before == needed:
+            return Upgrade(before, needed, None, _count(connection))
     engine = place.engine(readonly=False, foreign_keys=False)
     copy: Path | None = None
     try:
@@ -111,12 +118,11 @@ def upgrade(url: str | os.PathLike[str] | None = None, *, force: bool = False) -
             before = _found(place, connection)
             if before >= needed:  # somebody else has just done it
                 return Upgrade(before, before, None, _count(connection))
-            place.claim(connection)
+            ours = schema.Base.metadata.tables
+            place.claim(connection, [name for name in _tables(connection) if name in ours])
             if not force:
                 _refuse_alive(place, connection)
-            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-            file = place.file()
-            copy = place.keep(f"{file.name}.v{before}-{moment}.bak") if file else None
+            copy = place.keep(before)
             if copy is not None:
                 LOG.info("the store as it was is kept in %s", copy)
             rows = _change(place, connection, before, needed)
@@ -200,10 +206,14 @@ def _step(connection: Connection, before: int, needed: int) -> None:
             steps[version].upgrade()
 
 
+def _tables(connection: Connection) -> list[str]:
+    return sorted(sa.inspect(connection).get_table_names())
+
+
 def _count(connection: Connection) -> dict[str, int]:
     return {
         name: connection.scalars(sa.select(sa.func.count()).select_from(sa.table(name))).one()
-        for name in sorted(sa.inspect(connection).get_table_names())
+        for name in _tables(connection)
     }
 
 

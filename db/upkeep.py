@@ -36,6 +36,7 @@ from sqlalchemy.exc import DBAPIError
 from db import journal, liveness, queries, schema
 from db.dialects import Database, insert_missing
 from db.errors import StoreError, closest
+from db.records import LARGEST_FILE
 from db.schema import (
     Artifact,
     Base,
@@ -64,6 +65,7 @@ Url = str | os.PathLike[str] | None
 Name = int | str
 LONGEST_TAG = 100  # characters
 SOME = 500  # parameters of one statement; databases limit them
+SHA256 = 64  # digits
 BUSY = 5.0  # seconds to wait for a moment in which nobody else uses a file
 
 
@@ -379,7 +381,7 @@ def collect(url: Url = None, *, dry_run: bool = False) -> Collected:
                 # look until those without a run are gone. In the order of the writer.
                 connection.exec_driver_sql("LOCK TABLE environment, code, blob")
             found = _collect(connection, known, dry_run=False)
-            alone = not any(life is not liveness.Life.DEAD for _, life in _running(connection))
+            alone = not any(alive for _, alive in _running(connection))
         packed = alone and _pack(engine)
     after = _bytes(locate(url))
     return found._replace(freed=max(0, before - after) if packed else None)
@@ -705,28 +707,33 @@ def _broken(table: Table) -> Iterator[tuple[ForeignKeyConstraint, ColumnElement[
 
 def _dead(connection: Connection, url: Url, option: str) -> list[Finding]:
     """Runs that say they are running."""
-    dead = [number for number, life in _running(connection) if life is liveness.Life.DEAD]
+    dead = [number for number, alive in _running(connection) if not alive]
     if not dead:
         return []
-    return [Finding("warning", f"{_named(dead)} RUNNING, but the process is gone",
-                    f"deq runs reap{option}")]  # fmt: skip
+    what = f"{_named(dead)} RUNNING, but the process is gone, or silent for long"
+    return [Finding("warning", what, f"deq runs reap{option}")]
 
 
-def _running(connection: Connection) -> list[tuple[int, liveness.Life]]:
-    """The runs that say they are running, and whether they are."""
-    runs = _table(Run)
-    columns = (runs.c[name] for name in ("id", "host", "pid", "pid_space", "boot_id", "proc_start"))
-    found = connection.execute(select(*columns).where(runs.c.status == "RUNNING")).mappings()
-    return [(row["id"], liveness.life(dict(row))) for row in found]
+def _running(connection: Connection) -> list[tuple[int, bool]]:
+    """The runs that say they are running, and whether that can still be so."""
+    runs, now = _table(Run), datetime.now(UTC)
+    found = []
+    for run in connection.execute(select(runs).where(runs.c.status == "RUNNING")):
+        alive = liveness.life(run._asdict())
+        if alive is liveness.Life.UNKNOWN:
+            found.append((run.id, liveness._silence(run, now) is None))
+        else:
+            found.append((run.id, alive is liveness.Life.ALIVE))
+    return found
 
 
 def _journals(connection: Connection, url: Url, option: str) -> list[Finding]:
     """Journals."""
-    left = [
-        pending
-        for pending in journal.waiting(url)
-        if liveness.life(pending.header) is not liveness.Life.ALIVE
-    ]
+    try:
+        waiting = journal.waiting(url)
+    except StoreError as error:
+        return [Finding("error", str(error), "pip install --upgrade deq-lab")]
+    left = [p for p in waiting if liveness.life(p.header) is not liveness.Life.ALIVE]
     if not left:
         return []
     events = sum(pending.events for pending in left)
@@ -753,18 +760,15 @@ def _blobs(connection: Connection, url: Url, option: str) -> list[Finding]:
     """Blobs."""
     there = set(connection.scalars(select(Blob.sha256)))
     found = []
-    programs: dict[str, list[int]] = {}
-    for number, sources, difference in connection.execute(select(Code.id, Code.sources, Code.diff)):
-        names = [*sources.values()] if isinstance(sources, dict) else []
-        for name in (*names, difference):
-            if isinstance(name, str) and name not in there:
-                programs.setdefault(name, []).append(number)
-    if programs:
-        what = f"{len(programs)} source files of recorded programs are missing"
-        found.append(
-            Finding("warning", what, f"deq db merge ANOTHER.db{option} (a store that has them)")
-        )
     referred = set(_needed(connection, set(), set()))
+    large = select(Artifact.sha256).where(Artifact.size > LARGEST_FILE)
+    # a shorter digest is that of a source whose content is not known
+    missing = {name for name in referred - there if len(name) == SHA256}
+    missing -= set(connection.scalars(large))
+    if missing:
+        what = f"{len(missing)} sources or files of runs are missing, {min(missing)[:12]}… first"
+        remedy = f"deq db merge ANOTHER.db{option} (a store that has them)"
+        found.append(Finding("warning", what, remedy))
     loose = len(there - referred)
     if loose:
         what = f"{loose} blobs belong to nothing any more"

@@ -1,11 +1,20 @@
-"""Tables, JSON and CSV of the command line."""
+"""Tables, JSON and CSV of the command line.
+
+JSON is strict. Times are ISO 8601 in UTC with a Z, bytes base64, and what is missing is null: in a
+table a nan too, which is what pandas has for a missing number. A number of a config or a result
+that is not finite is the text ``nan``, ``inf`` or ``-inf``, and so is an infinite one of a table.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import re
 import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,7 +25,14 @@ if TYPE_CHECKING:
 
     from solvers.registries import Entry
 
+Form = Literal["table", "json", "csv"]
+
 NO_WIDTH = 100_000
+ROWS = 50  # that a table shows when nothing else is said
+MOST_BOXED = 200  # rows of a table with a frame
+PLAIN = {str, int, bool, type(None)}  # what JSON has as it is; a float may be none of it
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def console(no_terminal: int = NO_WIDTH) -> Console:
@@ -45,32 +61,171 @@ def entries_table(kind: str, entries: Iterable[Entry]) -> Table:
     return table
 
 
+def strict(value: Any) -> Any:
+    """Return any value as what strict JSON has."""
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {str(key): strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [strict(inner) for inner in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if value != value:  # noqa: PLR0124  # pandas' NaT
+        return None
+    if isinstance(value, datetime):
+        utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy
+        return strict(value.tolist())
+    return str(value)
+
+
 def print_json(value: object) -> None:
-    """Print plain data as JSON; what JSON does not know, as times, becomes text."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """Print plain data as strict JSON."""
+    click.echo(json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def print_facts(facts: Mapping[str, Any], prefix: str = "") -> None:
     """Print what is known of nested data, a dotted key a line."""
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            print_facts(value, f"{prefix}{key}.")
-        elif value is not None and value != []:
-            text = str(value)
+    for key, value in _leaves(facts, prefix):
+        if value is not None and value != []:
+            text = shown(value if isinstance(value, str) else _text(value))
             if "\n" in text:
                 text = "\n" + "\n".join(f"  {line}" for line in text.rstrip().splitlines())
-            click.echo(f"{prefix}{key}: {text}")
+            click.echo(f"{shown(key)}: {text}")
 
 
-def print_frame(frame: pd.DataFrame, *, as_json: bool, as_csv: bool) -> None:
-    """Print a frame: as an array of objects, as CSV, or as a table."""
-    if as_json:
-        rows = frame.to_json(orient="records", date_format="iso", double_precision=15)
-        print_json(json.loads(rows))
-    elif as_csv:
-        click.echo(frame.to_csv(index=False), nl=False)
+def facts_frame(facts: Mapping[str, Any]) -> pd.DataFrame:
+    """Return nested data as rows of key and value, the value as text."""
+    import pandas as pd
+
+    rows = [(key, None if value is None else _text(value)) for key, value in _leaves(facts)]
+    return pd.DataFrame(rows, columns=["key", "value"], dtype="object")
+
+
+def _leaves(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    plain = strict(value)
+    return plain if isinstance(plain, str) else _encode(plain)
+
+
+def shown(text: str) -> str:
+    """Return text without what would move the cursor or change the colours of a terminal."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def print_frame(
+    frame: pd.DataFrame,
+    form: Form = "table",
+    *,
+    limit: int | None = None,
+    newest: bool = False,
+    empty: str = "nothing found",
+) -> None:
+    """Print a frame: as an array of objects, as CSV, or as a table, or what an ``empty`` one says.
+
+    Of more than ``limit`` rows the first ones are printed, or with ``newest`` the last; a table
+    then says how many there are beside.
+    """
+    rest = 0 if limit is None else max(0, len(frame) - limit)
+    if rest:
+        frame = frame.tail(limit or 0) if newest else frame.head(limit or 0)
+    if form == "json":
+        print_rows(frame)
+    elif form == "csv":
+        click.echo(_written(frame).to_csv(index=False, lineterminator="\n"), nl=False)
+    elif frame.empty:
+        click.echo(empty)
     else:
         _print_table(frame)
+        if rest:
+            click.echo(f"… {rest:,} more (--all, --csv)")
+
+
+def print_rows(frame: pd.DataFrame) -> None:
+    """Print a frame as a JSON array with an object, and a line, a row."""
+    names = [str(name) for name in frame.columns]
+    columns = [values(frame.iloc[:, place]) for place in range(len(names))]
+    lines = [_encode(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
+
+
+def values(column: pd.Series[Any]) -> list[Any]:
+    """Return a column as what strict JSON has; a nan is a missing number."""
+    import numpy as np
+    import pandas as pd
+
+    kind = column.dtype
+    if isinstance(kind, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_any_dtype(kind):
+        return _times(column)
+    if isinstance(kind, np.dtype) and kind.kind in "biu":
+        return column.tolist()
+    if isinstance(kind, np.dtype) and kind.kind == "f":
+        numbers: list[Any] = column.tolist()
+        for place in np.flatnonzero(~np.isfinite(column.to_numpy())):
+            numbers[place] = _cell_value(numbers[place])
+        return numbers
+    cells = column.tolist()
+    if set(map(type, cells)) <= PLAIN:
+        return cells
+    return [cell if type(cell) in PLAIN else _cell_value(cell) for cell in cells]
+
+
+def _cell_value(cell: Any) -> Any:
+    import pandas as pd
+
+    if cell is pd.NA or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    return strict(cell)
+
+
+def _times(column: pd.Series[Any]) -> list[Any]:
+    import numpy as np
+
+    naive = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz else column
+    moments = naive.to_numpy().astype("datetime64[us]")
+    texts = np.char.add(np.datetime_as_string(moments), "Z").tolist()
+    for place in np.flatnonzero(np.isnat(moments)):
+        texts[place] = None
+    return list(texts)
+
+
+def _written(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose CSV a program reads back: times in ISO, nested cells in JSON."""
+    import pandas as pd
+
+    columns = {}
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        if pd.api.types.is_datetime64_any_dtype(column.dtype):
+            column = pd.Series(_times(column), index=frame.index, dtype="object")
+        elif column.dtype == object and not set(map(type, column)) <= {*PLAIN, float}:
+            cells = [
+                None if (cell := _cell_value(value)) is None else _text(cell) for value in column
+            ]
+            column = pd.Series(cells, index=frame.index, dtype="object")
+        columns[str(name)] = column
+    return pd.DataFrame(columns)
+
+
+def without_empty(frame: pd.DataFrame, keep: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a frame without the columns that have no value in any row."""
+    if frame.empty:
+        return frame
+    return frame[[name for name in frame if name in keep or frame[name].notna().any()]]
 
 
 def _print_table(frame: pd.DataFrame) -> None:
@@ -80,7 +235,7 @@ def _print_table(frame: pd.DataFrame) -> None:
 
     screen = console()
     cells = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    names = [str(name) for name in frame.columns]
+    names = [shown(str(name)) for name in frame.columns]
     widths = [max(map(len, column)) + 3 for column in zip(names, *cells, strict=True)]
     if sum(widths) > screen.width and len(names) > screen.width // 10:
         # Too many columns for this terminal: one below the other.
@@ -89,22 +244,41 @@ def _print_table(frame: pd.DataFrame) -> None:
             for name, cell in zip(names, row, strict=True):
                 click.echo(f"  {name}: {cell}")
         return
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
+    if len(cells) > MOST_BOXED:
+        _print_lines(names, cells, numeric)
+        return
     table = Table()
-    for name in names:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for name, right in zip(names, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
     screen.print(table)
 
 
+def _print_lines(
+    names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]
+) -> None:
+    """Print aligned columns without a frame, which takes a millisecond a row."""
+    whole = [names, *([cell.replace("\n", "\\n") for cell in row] for row in cells)]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    form = "  ".join(
+        f"{{:{'>' if right else '<'}{width}}}" for right, width in zip(numeric, widths, strict=True)
+    )
+    click.echo("\n".join(form.format(*row).rstrip() for row in whole))
+
+
 def _cell(value: Any) -> str:
     import pandas as pd
 
-    if not isinstance(value, list | dict) and pd.isna(value):
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, list | dict | bytes):
+        return shown(_text(value))
+    if pd.isna(value):
         return ""
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
+    return shown(str(value))

@@ -17,7 +17,7 @@ from implicit import models
 from solvers.options import OptionError
 from solvers.registries import Registry
 
-__all__ = ["DataSet", "as_dataset", "load", "model_options", "registry", "resolve"]
+__all__ = ["DataSet", "as_dataset", "forget", "load", "model_options", "registry", "resolve"]
 
 registry: Registry[Any] = Registry("data set", "deq_lab.data")
 _loaded: dict[str, DataSet] = {}
@@ -37,6 +37,11 @@ def load(data: object) -> DataSet:
     if key not in _loaded:
         _loaded[key] = as_dataset(registry.build(data, "data"), name=_name(data))
     return _loaded[key]
+
+
+def forget() -> None:
+    """Build data sets anew when they are asked for again: what builds them is another one now."""
+    _loaded.clear()
 
 
 def model_options(dataset: DataSet) -> dict[str, int]:

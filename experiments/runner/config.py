@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -168,14 +167,6 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Return the sha256 of a config's canonical JSON, in hexadecimal."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def source_files(config: Mapping[str, Any]) -> list[Path]:
-    """Return the files of a checked config's own things: those named ``module:attribute``."""
-    names = [v for k, v in flatten(config).items() if k.endswith(".name") and isinstance(v, str)]
-    modules = [sys.modules.get(name.partition(":")[0]) for name in names if ":" in name]
-    files = [getattr(module, "__file__", None) for module in modules]
-    return sorted({Path(file).resolve() for file in files if file})
 
 
 def defaults(config_class: type[Any]) -> dict[str, Any]:

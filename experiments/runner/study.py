@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import signal
 import sys
 import threading
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import make_url
 
-from db import Store, StoreError, mark_died
+from db import Store, StoreAway, StoreError, mark_died, provenance, reap, sync
 from experiments import catalogue, errors
 from experiments.runner import config as configs
+from experiments.runner import sources
 from experiments.runner.config import Device
 from experiments.runner.engines import Engine, Event, Kind, LocalProcesses, Raised
 from experiments.runner.trials import Trial, expand
@@ -86,7 +86,8 @@ def plan(
     """Check every trial of a study and find out which are missing from the store.
 
     ``overrides`` goes over every trial, and so does ``device`` (``auto`` is resolved here); on a
-    CUDA device the study's ``gpu`` sections count. The store is made if there is none.
+    CUDA device the study's ``gpu`` sections count. The store is made if there is none; what killed
+    runs left in their journals is stored before it is asked, and runs whose process is gone DIED.
 
     Raises
     ------
@@ -106,13 +107,15 @@ def plan(
     )
     trials = expand(study, configured, over, strict=not overrides)
     opened = Store(store, create=True)
+    sync(store)
+    reap(store)
     newest = opened.trials(study.name, str(experiment.path))
     status: dict[str, str] = dict(zip(newest["trial"], newest["status"], strict=True))
     run_ids: dict[str, int] = dict(zip(newest["trial"], newest["run_id"], strict=True))
     for trial in trials:
-        if status.get(trial.id) == DONE and configs.source_files(trial.config):
+        if status.get(trial.id) == DONE and sources.modules(trial.config):
             run = opened.run(int(run_ids[trial.id]))
-            if not _same_sources(trial.config, run["code"]["sources"]):
+            if not _same_sources(trial.config, run["code"] or {}):
                 status[trial.id] = CHANGED
     missing = [trial for trial in trials if status.get(trial.id) != DONE]
     return Plan(study, trials, missing, status, _shown(opened.url))
@@ -122,11 +125,20 @@ def _shown(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True) if "://" in url else url
 
 
-def _same_sources(config: Mapping[str, Any], recorded: Sequence[Sequence[str]]) -> bool:
-    """Whether the user's own files in a config are those that a run had (name, md5)."""
-    digests = {digest for _, digest in recorded}
-    files = configs.source_files(config)
-    return all(hashlib.md5(file.read_bytes()).hexdigest() in digests for file in files)
+def _same_sources(config: Mapping[str, Any], code: Mapping[str, Any]) -> bool:
+    """Whether the user's own files of a config are, now, those that a run was made with.
+
+    Runs of the first schema know the files that the config names, by md5; later ones know by sha256
+    what these import, too.
+    """
+    digests = {digest for digest in (code.get("sources") or {}).values() if digest}
+    hashed = provenance.sha256 if any(len(d) == 64 for d in digests) else provenance.md5
+    named = sources.modules(config)
+    files = [s for s in sources.used(named) if hashed is provenance.sha256 or s.module in named]
+    try:
+        return all(hashed(file.path.read_bytes()) in digests for file in files)
+    except OSError:  # gone since it was imported
+        return False
 
 
 def run(
@@ -161,7 +173,7 @@ def run(
         for trial in plan.missing
     }
     summary = Summary()
-    running: dict[str, tuple[int, str]] = {}
+    running: dict[str, tuple[int | None, str]] = {}
     began = time.monotonic()
     try:
         events = engine.imap("experiments.runner.study:run_trial", specs)
@@ -184,13 +196,15 @@ def run(
         summary.interrupted = True
     finally:
         for _, uuid in running.values():  # those that could not record their end
-            mark_died(store, uuid, "the study ended and its worker did not answer")
+            _mark_died(store, uuid, "the study ended and its worker did not answer")
+        with contextlib.suppress(StoreAway):  # then the next call of a study does it
+            sync(store)
         summary.seconds = time.monotonic() - began
     return summary
 
 
 def _ended(
-    event: Event, trial: Trial, run: tuple[int, str] | None, store: str | None
+    event: Event, trial: Trial, run: tuple[int | None, str] | None, store: str | None
 ) -> Failure | None:
     """Return the failure of a trial that ended, or None."""
     if event.kind is Kind.RETURNED:
@@ -201,7 +215,7 @@ def _ended(
     run_id, uuid = run or (None, None)
     if event.kind is Kind.DIED:
         if uuid is not None:
-            mark_died(store, uuid, event.value)
+            _mark_died(store, uuid, event.value)
         return Failure(trial, "DIED", run_id, event.value)
     if event.kind is Kind.INTERRUPTED:
         return Failure(trial, "INTERRUPTED", run_id, "its process was interrupted")
@@ -212,8 +226,16 @@ def _ended(
     return Failure(trial, "FAILED", run_id, f"{raised.type}: {raised.message}\n{raised.trace}")
 
 
+def _mark_died(store: str | None, uuid: str, message: str) -> None:
+    with contextlib.suppress(StoreAway):  # its journal tells that it did not end
+        mark_died(store, uuid, message)
+
+
 def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
-    """Run one trial in a worker; ``report`` gets the run's id and uuid once it is recorded."""
+    """Run one trial in a worker; ``report`` gets the run's id and uuid once it has begun.
+
+    While the store is away the trial goes on, without an id, and waits in its journal.
+    """
     sys.path.extend(place for place in spec["path"] if place not in sys.path)
     from experiments.runner.recording import run_experiment
 
@@ -223,6 +245,7 @@ def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
         store=spec["store"],
         study=spec["study"],
         trial=spec["trial"],
+        require_store=False,
         on_start=lambda run_id, uuid: report((run_id, uuid)),
     )
     return {"status": outcome.status, "run_id": outcome.run_id, "error": outcome.error}

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 
+import large
 import postgres
 import pytest
 import toy
@@ -48,4 +49,15 @@ def filled(request: pytest.FixtureRequest) -> Store:
         return store
     url = request.getfixturevalue("postgres_server").fresh()
     toy.fill(url)
+    return Store(url)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def grid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A study of 200 runs in a store of each kind, to read from: see ``large.py``."""
+    if request.param == "sqlite":
+        url = str(tmp_path_factory.mktemp("grid") / "store.db")
+    else:
+        url = request.getfixturevalue("postgres_server").fresh()
+    large.build(url, runs=200, points=20)
     return Store(url)

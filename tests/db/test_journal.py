@@ -390,7 +390,7 @@ def test_several_syncs_at_once_store_everything_once(either):
             left.append(Event(n + 2, "solve", {"row": {"ord": n, "evaluations": n}, "trace": {}}))
         left.close()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=sync, args=(either,)) for _ in range(3)]
+    processes = [context.Process(target=sync, args=(either,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-import toy
 
-from db import Store, StoreError, sync
+from db import RunObserver, Store, StoreError, connect, sync
 from db.sync import Synced
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +128,22 @@ def test_ctrl_c_ends_a_run_as_interrupted(url):
     assert (run["status"], run["fail_type"]) == ("INTERRUPTED", "KeyboardInterrupt")
     assert run["counts"]["solves"] > 20
     assert sorted(p.name for p in url.parent.iterdir()) == ["store.db"]
+
+
+def test_whoever_opens_a_store_leaves_the_locks_of_its_process(url):
+    observer = RunObserver(url)
+    observer.started_event({"name": "bare"}, "main", {}, datetime(2026, 1, 31), {}, {}, None)
+    connect(url).dispose()
+    Store(url).runs()
+    # Another process closes the store, and would clear its log away were it the last to have it.
+    other = start(f"from db import connect\nconnect({str(url)!r}).dispose()")
+    out, err = other.communicate(timeout=60)
+    assert other.returncode == 0, out + err
+    observer.solve({"evaluations": 1})
+    assert observer.flush(60)
+    count = f"from db import Store\nprint(len(Store({str(url)!r}).solves()))"
+    assert start(count).communicate(timeout=60)[0] == "1\n"
+    observer.join()
 
 
 def test_reading_needs_no_sacred(url):

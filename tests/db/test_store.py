@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Engine, create_engine, event, inspect
 
 from db import RunObserver, Store, StoreError, connect, default_url, schema
 
@@ -120,7 +120,7 @@ def test_an_empty_database_becomes_a_store(url, content):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(0, "the deq-lab that made it"), (99, "a newer deq-lab")]
+    ("version", "remedy"), [(0, "run `deq db upgrade --store"), (99, "use a newer deq-lab")]
 )
 def test_another_schema_version_is_refused(url, version, remedy):
     Store(url, create=True)
@@ -128,7 +128,7 @@ def test_another_schema_version_is_refused(url, version, remedy):
         database.execute(f"update schema_version set version = {version}")
     database.close()
     for attempt in (Store, connect, lambda url: toy.run(url, lambda _run: None)):
-        with pytest.raises(StoreError, match=f"has schema version {version} .*use {remedy}"):
+        with pytest.raises(StoreError, match=f"has schema version {version} .*{remedy}"):
             attempt(url)
 
 
@@ -201,7 +201,7 @@ def test_constraints_have_names_and_foreign_keys_indices(url):
         rows = connection.exec_driver_sql("select name, sql from sqlite_master where type='table'")
         without = {name for name, sql in rows if "WITHOUT ROWID" in sql}
     plain.dispose()
-    assert without == {"point", "run_config"}
+    assert without == {"point", "run_config", "tag"}
 
 
 def test_a_deleted_run_takes_its_rows_along(demo, url):
@@ -212,7 +212,8 @@ def test_a_deleted_run_takes_its_rows_along(demo, url):
     engine.dispose()
     for table in schema.Base.metadata.tables:
         left = Store(url).query(f"select count(*) as n from {table}")["n"][0]
-        assert left == (1 if table in ("schema_version", "environment") else 0), table
+        shared = ("schema_version", "environment", "code", "blob")
+        assert (left > 0) == (table in shared), table
 
 
 # Reading
@@ -237,13 +238,16 @@ def test_types_of_frames(demo):
     assert list(runs["id"]) == sorted(runs["id"]) and runs["id"].dtype == np.int64
 
 
-@pytest.mark.parametrize("method", ["runs", "solves", "gradients", "series"])
+@pytest.mark.parametrize(
+    "method", ["runs", "solves", "gradients", "series", "summaries", "comparisons"]
+)
 def test_an_empty_store_has_the_same_columns(demo, either, method):
     empty = getattr(Store(either, create=True), method)()
     full = getattr(demo, method)()
     assert len(empty) == 0 and len(full) > 0
     assert list(empty.columns) == list(full.columns)
-    assert empty["run_id" if method != "runs" else "id"].dtype == np.int64
+    number = {"runs": "id", "comparisons": "left_solves"}.get(method, "run_id")
+    assert empty[number].dtype == np.int64
 
 
 def test_a_run_by_number_or_uuid(demo):
@@ -269,7 +273,8 @@ def test_the_start_of_two_uuids(either):
 
 def test_a_run_has_everything(demo):
     run = demo.run(1)
-    assert run["counts"] == {"solves": 2, "gradients": 2, "series": 1, "points": 3}
+    counts = {"solves": 2, "gradients": 2, "series": 1, "points": 3, "rejected": 0}
+    assert run["counts"] == counts and run["tags"] == [] and run["artifacts"] == []
     assert run["environment"]["python"] and run["environment"]["packages"]["sacred"] == "0.8.7"
     assert run["config"] == demo.config(1) and run["study"] == "demo"
     assert isinstance(run["started_at"], datetime) and run["started_at"].tzinfo is not None
@@ -314,8 +319,155 @@ def test_a_run_in_progress_is_seen(either):
 
     def main(_run):
         observer.solve({"evaluations": 3})
+        assert observer.flush(10)
         store = Store(either)
         seen.append((store.runs()["status"][0], store.solves()["evaluations"][0]))
 
     toy.make(observer, main).run(options={"--capture": "no", "--loglevel": "ERROR"})
     assert seen == [("RUNNING", 3)]
+
+
+def test_columns_for_config_keys_and_metrics(grid):
+    frame = grid.runs(
+        "seed=7 and tag!=baseline", config=["solver.window", "gradient.solver.name", "repeats"],
+        metrics=["loss"],
+    )  # fmt: skip
+    assert list(frame.columns[-4:]) == [
+        "solver.window", "gradient.solver.name", "repeats", "loss",
+    ]  # fmt: skip
+    assert frame["solver.window"].dtype == "Int64" and frame["repeats"].dtype == np.int64
+    for row in frame.to_dict("records"):
+        config = grid.config(row["id"])
+        window = config["solver"]["window"]
+        assert row["solver.window"] == window or (window is None and pd.isna(row["solver.window"]))
+        assert row["gradient.solver.name"] == config["gradient"].get("solver", {}).get("name")
+        points = grid.series(f"id={row['id']}", "loss")["value"]
+        assert row["loss"] == points.dropna().iloc[-1]
+    taken = grid.runs("id=1", config=["reltol"], metrics="loss")
+    assert taken["config.reltol"][0] == [1e-2, 1e-4, 1e-6] and pd.isna(taken["reltol"][0])
+    for given, message in [
+        ({"config": ["solver.windw"]}, "no run has the config key .*did you mean 'solver.window'"),
+        ({"metrics": ["los"]}, "no run has logged 'los': did you mean 'loss'"),
+    ]:
+        with pytest.raises(StoreError, match=message):
+            grid.runs(**given)
+
+
+def test_values_of_config_keys_have_their_types(url):
+    values = [1, 2.5, "1", None, True, [1, {"a": float("inf")}], float("nan"), 2**70]
+    for value in values:
+        toy.run(url, lambda _run: None, {"x": value, "whole": 3, "flag": False})
+    frame = Store(url).runs(config=["x", "whole", "flag"])
+    assert [repr(v) for v in frame["x"]] == [repr(v) for v in values]
+    assert frame["whole"].dtype == np.int64 and frame["flag"].dtype == bool
+
+
+def test_runs_put_away_are_found_only_when_asked_for(grid):
+    there, away = grid.runs(), grid.runs(deleted=True)
+    assert set(away["id"]) == {98, 198} and len(there) == 198 and not {98, 198} & set(there["id"])
+    assert list(away.columns) == list(there.columns) and list(away.dtypes) == list(there.dtypes)
+    assert list(grid.runs("model=mlp and tag=null", deleted=True)["id"]) == [
+        n for n in (98, 198) if grid.config(n)["model"]["name"] == "mlp"
+    ]
+    assert grid.run(98)["deleted_at"] is not None
+    everywhere = [grid.solves(), grid.gradients(), grid.series(), grid.summaries()]
+    everywhere += [grid.query("select run_id from v_points")]
+    for frame in everywhere:
+        assert len(frame) and not {98, 198} & set(frame["run_id"])
+    trial = grid.run(98)["trial"]
+    assert trial not in set(grid.trials("compare")["trial"])
+
+
+def test_tags_and_what_was_refused(grid):
+    assert grid.tags().to_dict("records") == [
+        {"tag": "baseline", "runs": 20}, {"tag": "figure 3", "runs": 8},
+    ]  # fmt: skip
+    one = grid.tags("id=125")
+    assert one["tag"].tolist() == ["figure 3"] and one["runs"].tolist() == [1]
+    frame = grid.rejected()
+    assert frame["run_id"].tolist() == [5] and "ck_solve_evaluations" in frame["error"][0]
+    assert len(grid.rejected("id=5")) == 1 and len(grid.rejected("id=6")) == 0
+    assert grid.run(5)["counts"]["rejected"] == 1
+
+
+def test_files_of_a_run(grid):
+    kept = grid.artifacts(12)
+    assert kept["name"].tolist() == ["weights.txt", "digits.npz"]
+    assert kept["stored"].tolist() == [True, False] and kept["size"].tolist() == [17, 20_000_000]
+    assert grid.file(12, "weights.txt") == b"weights of run 5\n" == grid.blob(kept["sha256"][0])
+    assert grid.blob(kept["sha256"][0][:10].upper()) == b"weights of run 5\n"
+    assert grid.file(12, "compare.py").startswith(b"RATE = 2")
+    assert b"+RATE = 3" in grid.file(7, "diff")
+    for call, message in [
+        (lambda: grid.file(12, "digits.npz"), "content of 'digits.npz' of run 12 is not stored"),
+        (lambda: grid.file(12, "weight.txt"), "no file 'weight.txt': did you mean 'weights.txt'"),
+        (lambda: grid.file(12, "diff"), "run 12 has no file 'diff'"),
+        (lambda: grid.blob("0000000000"), "no content with the digest"),
+        (lambda: grid.blob("%' or 1=1"), "no content with the digest"),
+        (lambda: grid.artifacts(999), "there is no run 999"),
+    ]:
+        with pytest.raises(StoreError, match=message):
+            call()
+
+
+def test_a_study_of_many_runs_is_read_whole(grid):
+    assert len(grid.solves()) == grid.query("select count(*) as n from v_solves")["n"][0] > 800
+    traces = grid.query("select solve_id from solve_trace where \"column\" = 'residual'")
+    assert (grid.traces(traces["solve_id"]).groupby("solve_id").size() == 20).all()
+    assert grid.best("series.loss", k=3)["series.loss"].is_monotonic_increasing
+    assert len(grid.diff(*range(1, 51)).columns) == 50
+
+
+@pytest.mark.parametrize(
+    ("ask", "most"),
+    [
+        (lambda store: store.runs("solver.name=broyden and status=COMPLETED"), 3),
+        (lambda store: store.runs(config=["solver.window", "seed"], metrics=["loss"]), 7),
+        (lambda store: store.diff(*range(1, 51)), 50 + 3),
+        (lambda store: store.trace(5), 1),
+        (lambda store: store.best("series.loss"), 5),
+        (lambda store: store.comparisons("left=broyden and right=anderson"), 1),
+        (lambda store: store.replicates("evaluations", "phase=forward"), 1),
+    ],
+)
+def test_questions_take_few_statements(grid, ask, most):
+    told = []
+
+    def tell(_connection, _cursor, statement, *_rest):
+        told.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", tell)
+    try:
+        ask(grid)
+    finally:
+        event.remove(Engine, "before_cursor_execute", tell)
+    selects = [statement for statement in told if statement.startswith(("SELECT", "WITH"))]
+    assert 0 < len(selects) <= most, selects
+
+
+@pytest.mark.parametrize("odd", ["\0", "\udcff", "'; drop table run; --", "%s", ":x", "x" * 10_000])
+def test_odd_names_find_nothing_and_break_nothing(grid, odd):
+    found = [grid.series(names=[odd]), grid.trials(odd), grid.trials("compare", odd)]
+    assert [len(frame) for frame in found] == [0, 0, 0]
+    quoted = odd.replace("'", "''")
+    assert len(grid.query(f"select '{quoted}' as odd")) == 1
+    for ask in (
+        grid.run,
+        grid.blob,
+        grid.artifacts,
+        lambda name: grid.file(12, name),
+        lambda name: grid.best(f"series.{name}"),
+        lambda name: grid.best(f"result.{name}"),
+        lambda name: grid.runs(config=[name]),
+        lambda name: grid.runs(metrics=[name]),
+        lambda name: grid.compare("evaluations", name, "newton"),
+        lambda name: grid.compare("evaluations", "newton", "picard", key=name),
+        lambda name: grid.replicates("evaluations", by=[name]),
+        grid.replicates,
+    ):
+        with pytest.raises(StoreError):
+            ask(odd)
+    for number in (2**70, -(2**70), -1):
+        with pytest.raises(StoreError, match="there is no solve"):
+            grid.trace(number)
+    assert len(grid.runs()) == 198

@@ -1,13 +1,15 @@
 """Filters: what they find, what they refuse, and that nothing in them becomes SQL."""
 
 import contextlib
+import time
+from datetime import UTC, datetime
 
 import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db import Store, StoreError
+from db import RunObserver, Store, StoreError
 
 
 @pytest.mark.parametrize(
@@ -171,6 +173,162 @@ def test_json_columns_are_not_filtered(filled):
         filled.solves("options=x")
 
 
+ODD = {
+    "my key": "x", "a.b": {"c d": 1}, "it's": 2, 'say "hi"': 3, "ключ": 4, "$set": 5, "x" * 3000: 6,
+    "tag": "mine", "status": "odd", "9lives": 7, "and": 8, "a;drop table run": 9, "%s": 10,
+    "line\nbreak": 11, "series.loss": 12,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def odd(request, tmp_path_factory):
+    """A run whose config has every kind of key, and one without them."""
+    url = tmp_path_factory.mktemp("odd") / "store.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_server").fresh()
+    for config in (ODD, {"plain": 1}):  # told as Sacred would, which refuses some of the keys
+        observer, now = RunObserver(url), datetime.now(UTC)
+        program = {"name": "odd", "base_dir": ".", "mainfile": "odd.py", "sources": []}
+        observer.started_event(program | {"dependencies": []}, "main", {}, now, config, {}, None)
+        observer.completed_event(now, None)
+        observer.join()
+    return Store(url)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        '"my key"=x',
+        "\"my key\"='x'",
+        '"a.b.c d"=1',
+        '"it\'s">1',
+        '"say ""hi"""=3',
+        "ключ=4",
+        '"$set" in (4, 5)',
+        f'"{"x" * 3000}"=6',
+        "config.tag=mine",
+        "config.status=odd",
+        '"config.tag"=mine',
+        '"9lives"=7',
+        '"and"=8',
+        '"a;drop table run"=9',
+        '"%s"=10',
+        '"line\nbreak"=11',
+        "series.loss=12",
+    ],
+)
+def test_every_key_can_be_asked_for(odd, where):
+    assert list(odd.runs(where)["id"]) == [1]
+    assert list(odd.runs(f"not {where}")["id"]) == [2]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("my key=x", "cannot be read at 'key=x'.*stands in double quotes"),
+        ("$set=5", r"cannot be read at '\$set=5'"),
+        ("9lives=7", "cannot be read at '9lives=7'"),
+        ("'my key'=x", "cannot be read at"),
+        ('"my kee"=x', "unknown key 'my kee' .*did you mean 'my key'"),
+        ('"a;drop table runs"=9', "unknown key"),
+    ],
+)
+def test_what_is_no_key(odd, where, message):
+    with pytest.raises(StoreError, match=message):
+        odd.runs(where)
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("tag=baseline", 20),
+        ("tag='figure 3'", 8),
+        ("tag in (baseline, 'figure 3')", 28),
+        ("not tag=baseline", 178),
+        ("tag!=baseline", 178),
+        ("tag not in (baseline, 'figure 3')", 170),
+        ("tag=null", 170),
+        ("tag!=null", 28),
+        ("tag in (baseline, null)", 190),
+        ("tag=no-such-tag", 0),
+        ("tag~FIG*", 8),
+        ("tag=baseline and seed=0 and model=mlp", 10),
+        ("tags='figure 3'", 8),
+        ("series.loss<0.4", 193),
+        ("series.loss=null", 0),
+        ("series.gradient_norm>0", 198),
+    ],
+)
+def test_tags_and_metrics(grid, where, count):
+    assert len(grid.runs(where)) == count
+
+
+def test_tags_and_metrics_select_rows_of_other_views(grid):
+    tagged = set(grid.runs("tag=baseline")["id"])
+    assert set(grid.solves("tag=baseline")["run_id"]) == tagged
+    assert set(grid.gradients("tag=baseline and series.loss>0")["run_id"]) <= tagged
+    assert set(grid.summaries("tag=baseline")["run_id"]) == tagged
+    assert set(grid.series("tag=baseline")["run_id"]) == tagged
+    with pytest.raises(StoreError, match="a tag has no order"):
+        grid.runs("tag<x")
+    with pytest.raises(StoreError, match="no run has logged 'los': did you mean 'loss'"):
+        grid.runs("series.los<1")
+
+
+def test_both_sides_of_a_comparison(grid):
+    frame = grid.comparisons("left=broyden and right in (anderson, newton) and model=mlp")
+    assert set(frame["left_solver"]) == {"broyden"}
+    assert set(frame["right_solver"]) == {"anderson", "newton"} and set(frame["model"]) == {"mlp"}
+    with pytest.raises(StoreError, match=r"unknown key 'solver.window' .*is of several runs"):
+        grid.comparisons("solver.window=5")
+    with pytest.raises(StoreError, match=r"unknown key 'tag' .*Allowed: .*left, "):
+        grid.comparisons("tag=baseline")
+
+
+def test_a_long_list_is_one_condition(grid):
+    numbers = ", ".join(str(n) for n in range(1, 700))
+    assert len(grid.runs(f"id in ({numbers})")) == 198
+    assert len(grid.runs(f"repeats not in ({numbers})")) == 0
+    words = ", ".join(f"w{n}" for n in range(500))
+    assert len(grid.runs(f"solver.name in ({words}, broyden)")) == len(grid.runs("solver=broyden"))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("not " * 300 + "status=x", "nested more than 20 deep"),
+        ("(" * 1900 + "status=x" + ")" * 1900, None),
+        ("(" * 3990, "cannot be read"),
+        ("(status=x or (status=y and " * 30 + "seed=1" + "))" * 30, "nested more than 20 deep"),
+        (" or ".join(["seed=1"] * 350), "has 350 conditions, more than 100"),
+        ("seed in (" + ",".join("1" * 1900) + ")", None),
+        ("status~" + "*a" * 1900, None),
+        ("started>-999999w", "'started_at' is a time, and '-999999w' is none"),
+        ("started>'9999-12-31T23:59:59-23:00'", "is a time"),
+        ("started>0001-01-01", None),
+        ("status='a\0b'", None),
+        ("status='\udcff'", None),
+        ("seed=1e400", "'seed' is a number"),
+        ("seed=" + "9" * 300, None),
+        ("seed=" + "9" * 3000, "'seed' is a number"),
+        ("seed=9223372036854775808 or seed<-9223372036854775809.5", None),
+        ('"' * 3999, "cannot be read"),
+        ("'" * 3999, "cannot be read"),
+        ("x" * 3990 + "=1", "unknown key"),
+        ("fail_message~" + "?" * 3900, None),
+    ],
+)
+def test_what_is_meant_badly_ends_soon(grid, where, message):
+    start = time.monotonic()
+    if message is None:
+        grid.runs(where)
+    else:
+        with pytest.raises(StoreError, match=message) as caught:
+            grid.runs(where)
+        assert len(str(caught.value)) < 6000
+    assert time.monotonic() - start < 30  # neither is it exponential
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -183,6 +341,14 @@ def test_json_columns_are_not_filtered(filled):
         "status=%s and seed=?",
         "status=:p",
         "run_config.key=1",
+        "tag=x'); drop table run; --",
+        "tag in ('x''); drop table run; --')",
+        "series.loss=1",
+        "\"status\"='a' or 1=1",
+        '"""; drop table run; --"=1',
+        "status~'%%'",
+        "status='$1' or status='%(x)s' or status='{x}'",
+        r"status~'\\'",
     ],
 )
 def test_injections(filled, where):

@@ -1,6 +1,9 @@
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -43,3 +46,22 @@ def deq(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Deq:
 @pytest.fixture
 def store(workplace: Path) -> Callable[[], Store]:
     return lambda: Store(str(workplace / "store.db"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of our own, as the store's tests have it."""
+    pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
+    place = Path(__file__).parents[1] / "db" / "postgres.py"
+    spec = importlib.util.spec_from_file_location("postgres", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = sys.modules.get("postgres") or importlib.util.module_from_spec(spec)
+    if "postgres" not in sys.modules:
+        sys.modules["postgres"] = module
+        spec.loader.exec_module(module)
+    programs = module.binaries()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's programs: install them, or set DEQ_POSTGRES_BIN")
+    with module.server(programs) as running:
+        yield running

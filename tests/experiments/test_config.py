@@ -119,15 +119,6 @@ def test_a_file_of_options(tmp_path: Path) -> None:
         configs.load(file)
 
 
-def test_the_file_of_a_things_own_is_known(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text("from solvers import Picard\n\nclass Mine(Picard):\n    pass\n")
-    complete = configs.complete(TinyConfig, {"solver.name": f"{file}:Mine"})
-    assert complete["solver"]["name"] == f"{file}:Mine"
-    assert configs.source_files(complete) == [file.resolve()]
-    assert configs.source_files(configs.complete(TinyConfig, {})) == []
-
-
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -62,6 +62,19 @@ def test_an_edited_file_of_the_users_runs_again(deq: Deq) -> None:
     assert "SOURCE CHANGED" in deq("study", "mine.yaml", "--dry-run").out
 
 
+def test_an_edited_file_that_it_imports_runs_again(deq: Deq) -> None:
+    Path("mine_2.py").write_text("from parts_2 import Picard\n\nclass Mine(Picard):\n    pass\n")
+    Path("parts_2.py").write_text("from solvers import Picard\n")
+    Path("mine.yaml").write_text(
+        "experiment: tiny:experiment\nbase: {solver.name: mine_2.py:Mine}\n"
+    )
+    assert deq("study", "mine.yaml").code == 0
+    assert "1 done already" in deq("study", "mine.yaml", "--dry-run").out
+    with Path("parts_2.py").open("a") as file:
+        file.write("# better\n")
+    assert "SOURCE CHANGED" in deq("study", "mine.yaml", "--dry-run").out
+
+
 def wait_for(true: Callable[[], bool], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not true():

@@ -82,7 +82,7 @@ def test_through_the_command(repository: Path) -> None:
     assert list(runs["status"]) == ["COMPLETED"]
     run = store.run(1)
     assert run["config"]["model"]["width"] == 6
-    assert any("mymodel.py" in source for source, _ in run["code"]["sources"])
+    assert any("mymodel.py" in source for source in run["code"]["sources"])
 
 
 def test_through_sacreds_own_way(repository: Path) -> None:

@@ -5,6 +5,7 @@ Not compare: no models, no data, no training.
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -82,11 +83,14 @@ def main(config: TinyConfig, recorder: Recorder) -> float:
     if config.what == "terminate":
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
-    while config.what == "wait":
-        time.sleep(0.05)
+    if config.what == "wait":
+        waiting.set()
+    while config.what == "wait" and not stop.wait(0.05):
+        pass
     return worst
 
 
+waiting, stop = threading.Event(), threading.Event()  # of a thread that runs it
 experiment = define(TinyConfig, main, "tiny")
 
 if __name__ == "__main__":
