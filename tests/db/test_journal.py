@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -49,6 +50,12 @@ def server(postgres_server):
     with contextlib.suppress(Exception):
         postgres_server.stop()
     postgres_server.start()
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog):
+    """What is logged, whatever an earlier test told Sacred about logging."""
+    caplog.set_level(logging.WARNING)
 
 
 @pytest.fixture
@@ -317,13 +324,15 @@ def test_what_the_database_refuses_is_put_aside_and_the_rest_is_stored(either, c
 
 def test_a_start_that_is_refused_leaves_a_run_that_can_be_found(either):
     started(either).join()
-    run = {"uuid": "2222", "experiment": "bare", "status": "RUNNING", "config": {"a": 1}}
+    run = {"uuid": "22222222-0000", "experiment": "bare", "status": "RUNNING", "config": {"a": 1}}
     start = Event(1, "start", {"run": run | {"seconds": math.inf}, "environment": None})
     writer = SqlWriter(either)
-    stored = writer.store("2222", [start, Event(2, "solve", {"row": {"ord": 0}, "trace": {}})])
+    stored = writer.store(
+        "22222222-0000", [start, Event(2, "solve", {"row": {"ord": 0}, "trace": {}})]
+    )
     writer.close()
-    assert stored.refused == 1 and Store(either).run("2222")["id"] == stored.run_id
-    assert Store(either).config("2222") == {} and len(Store(either).solves()) == 1
+    assert stored.refused == 1 and Store(either).run("22222222-0000")["id"] == stored.run_id
+    assert Store(either).config("22222222-0000") == {} and len(Store(either).solves()) == 1
     aside = Store(either).query("select payload from rejected_event")["payload"]
     assert json.loads(aside[0])["run"]["config"] == {"a": 1}
 

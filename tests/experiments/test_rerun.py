@@ -71,10 +71,15 @@ def mine(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of a person's own with a model; nothing of it stays imported."""
     folder = workplace / "mine"
     folder.mkdir()
+    _forget_mine()
     (folder / "model.py").write_text(MODEL)
     (folder / "layers.py").write_text(LAYERS)
     monkeypatch.syspath_prepend(str(workplace))
     yield folder
+    _forget_mine()
+
+
+def _forget_mine() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
         del sys.modules[name]
 
