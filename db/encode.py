@@ -231,11 +231,12 @@ def unpack(data: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.frombuffer(zlib.decompress(data), dtype="<f8").astype(np.float64)
 
 
-def pack_array(column: np.ndarray[Any, Any]) -> str:
-    """A column of numbers as text, for JSON: float64, little-endian, base64."""
-    return base64.b64encode(column.astype("<f8", copy=False).tobytes()).decode("ascii")
+def pack_array(*columns: np.ndarray[Any, Any]) -> str:
+    """Columns of numbers, one after the other, as text: float64, little-endian, base64."""
+    data = b"".join([column.astype("<f8", copy=False).tobytes() for column in columns])
+    return base64.b64encode(data).decode("ascii")
 
 
 def unpack_array(text: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The column that ``pack_array`` packed."""
+    """The columns that ``pack_array`` packed, as one."""
     return np.frombuffer(base64.b64decode(text), dtype="<f8")

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from db.encode import plain
+import orjson
+
+from db.encode import canonical, plain
 from db.errors import StoreError
 from db.store import locate
 
@@ -27,9 +29,6 @@ __all__ = ["FORMAT", "Event", "Journal", "Pending", "folder", "read", "waiting"]
 
 FORMAT = 1
 SUFFIX = ".jsonl"
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
 
 
 class Event(NamedTuple):
@@ -79,7 +78,7 @@ class Journal:
     def __init__(self, directory: Path, header: Mapping[str, Any]):
         self.path = directory / f"{header['session']}{SUFFIX}"
         self.size = 0
-        self._head = (_encode(plain(dict(header) | {"format": FORMAT})) + "\n").encode()
+        self._head = (canonical(plain(dict(header) | {"format": FORMAT})) + "\n").encode()
         self._file: int | None = None
 
     def append(self, event: Event) -> None:
@@ -89,10 +88,10 @@ class Journal:
     @staticmethod
     def _line(event: Event) -> bytes:
         try:
-            text = _encode(event)
-        except ValueError:
-            text = _encode([event.seq, event.kind, plain(event.payload)])
-        return text.encode() + b"\n"
+            return orjson.dumps(list(event), option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:  # whole numbers beyond 64 bits, and what is not plain
+            text = canonical([event.seq, event.kind, plain(event.payload)])
+            return text.encode() + b"\n"
 
     def _write(self, line: bytes) -> None:
         file = self._file if self._file is not None else self._open()
@@ -240,7 +239,10 @@ def waiting(url: str | os.PathLike[str] | None = None) -> list[Pending]:
     found = []
     for path in files(folder(url)):
         with contextlib.suppress(FileNotFoundError):  # its run has just ended
-            about = header(path) or {}
+            try:
+                about = header(path) or {}
+            except StoreError as error:
+                about = {"problem": str(error)}
             count = sum(1 for _ in read(path))
             found.append(Pending(path, about, count, path.stat().st_size))
     return found

@@ -27,7 +27,7 @@ from db.machine import process
 from db.schema import Base
 from db.store import Store, connect
 
-__all__ = ["PATIENCE", "Life", "life", "mark_died", "reap"]
+__all__ = ["PATIENCE", "Life", "life", "mark_died", "reap", "silence"]
 
 PATIENCE = timedelta(seconds=60)  # silence of a run elsewhere that means nothing yet
 MISSED = 3  # beats in a row that may fail to come
@@ -157,22 +157,23 @@ def _why_dead(run: Row[Any], path: Path, now: datetime) -> str | None:
     known = _judge(run._asdict())
     if known.life is Life.ALIVE:
         return None
-    why = known.why if known.life is Life.DEAD else _silence(run, now)
+    why = known.why if known.life is Life.DEAD else silence(run, now)
     if why is None or (known.life is Life.UNKNOWN and _held(path)) or _waits(path, run.last_seq):
         return None
     return why
 
 
-def _silence(run: Row[Any], now: datetime) -> str | None:
+def silence(run: Row[Any], now: datetime) -> str | None:
+    """Why a run that tells nothing is called dead; None while its silence means nothing."""
     seen = run.heartbeat_at or run.started_at
     if seen is None:
         return "it never gave a sign of life"
     beats = timedelta(seconds=MISSED * (run.beat_interval or BEAT_INTERVAL))
-    silence = now - seen
-    if silence <= max(PATIENCE, beats):
+    quiet = now - seen
+    if quiet <= max(PATIENCE, beats):
         return None
     where = f" on {run.host}" if run.host else ""
-    return f"its process{where} gave no sign of life for {silence.total_seconds():.0f} s"
+    return f"its process{where} gave no sign of life for {quiet.total_seconds():.0f} s"
 
 
 def _held(path: Path) -> bool:

@@ -10,8 +10,10 @@ Sacred's protocol has traps that this file answers (measured with sacred 0.8.7):
 """
 
 import logging
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -88,6 +90,7 @@ class RunObserver(SacredObserver):
         }  # fmt: skip
         self._given_environment = dict(environment or {})
         self._lock = threading.RLock()
+        _observers.add(self)
         self._refused: set[int] = set()  # threads whose run this is not
         self._outbox: Outbox | None = None
         self._ended = self._joined = False
@@ -128,9 +131,12 @@ class RunObserver(SacredObserver):
         """
         row, trace = solve_row(record)
         with self._lock:
+            self._recording()
             row["ord"] = place = self._solves
-            self._tell("solve", {"row": row, "trace": trace})
+            # Before it is told: an exception out of a signal handler may fall between the two, and
+            # a place that nobody has does no harm, one that two have does.
             self._solves += 1
+            self._tell("solve", {"row": row, "trace": trace} if trace else {"row": row})
         return place
 
     def gradient(self, record: Mapping[str, Any]) -> int:
@@ -154,9 +160,10 @@ class RunObserver(SacredObserver):
                     raise ValueError(
                         f"gradient record: {link} = {row[link]}: the run has {self._solves} solves"
                     )
+            self._recording()
             row["ord"] = place = self._gradients
+            self._gradients += 1  # as above
             self._tell("gradient", {"row": row})
-            self._gradients += 1
         return place
 
     def flush(self, seconds: float | None = None) -> bool:
@@ -309,13 +316,17 @@ class RunObserver(SacredObserver):
                 self._outbox = outbox
             return self.run_id or self.uuid
 
+    def _recording(self) -> Outbox:
+        if self._outbox is None:
+            raise StoreError("there is no run yet: records belong to a run that has started")
+        return self._outbox
+
     def _tell(self, kind: str, payload: dict[str, Any]) -> None:
         with self._lock:
-            if self._outbox is None:
-                raise StoreError("there is no run yet: records belong to a run that has started")
-            self._outbox.put(kind, payload)
+            outbox = self._recording()
+            outbox.put(kind, payload)
             if self._joined:  # a late event has opened everything again
-                self._outbox.close(LATE_PATIENCE)
+                outbox.close(LATE_PATIENCE)
 
     def _stop(self, status: str, at: datetime, details: dict[str, Any]) -> None:
         if self._outbox is None or threading.get_ident() in self._refused:
@@ -357,6 +368,19 @@ class RunObserver(SacredObserver):
                 yield
             except Exception as error:
                 LOG.error("%s of run %s could not be stored: %s", what, self.run_id, error)
+
+
+_observers: "weakref.WeakSet[RunObserver]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread may have held a lock at the fork; in the child nobody lets go of it."""
+    for observer in _observers:
+        observer._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _utc(moment: datetime) -> datetime:

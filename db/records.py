@@ -38,6 +38,8 @@ __all__ = ["artifact_row", "gradient_row", "pack_blob", "points", "run_row", "so
 
 LARGEST_INTEGER = 2**63 - 1  # of a column
 LARGEST_FILE = 16 << 20  # bytes; a larger artifact is described, not kept
+RIGHT = {"number": float, "integer": int, "text": str}  # types that need no conversion
+TRACE = frozenset(TRACE_COLUMNS)
 PHASES = ("forward", "adjoint", "tangent")
 EPOCH = datetime(1970, 1, 1)  # as Sacred's times: UTC that does not say so
 
@@ -53,6 +55,7 @@ def _kinds(model: type[Base], *without: str) -> dict[str, str]:
 
 
 SOLVE = _kinds(Solve)
+SOLVE_KEYS = frozenset({*SOLVE, "trace"})
 GRADIENT = _kinds(GradCheck, "solve_id", "adjoint_id")
 
 
@@ -87,8 +90,8 @@ def _uuid(given: object) -> str | None:
         return None
 
 
-def solve_row(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The columns of ``solve`` that are known, and those of its trace, packed.
+def solve_row(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The columns of ``solve`` that are known, and its trace: names, and all columns packed.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def solve_row(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     ValueError
         The phase is unknown, or the columns of the trace are not one-dimensional and of one length.
     """
-    _known(record, {*SOLVE, "trace"}, "solve")
+    _known(record, SOLVE_KEYS, "solve")
     row = _row(SOLVE, record, "solve")
     row.setdefault("site", "")
     if row.get("phase", "forward") not in PHASES:
@@ -137,18 +140,20 @@ def _row(kinds: Mapping[str, str], record: Mapping[str, Any], what: str) -> dict
         if value is None or kind is None:
             continue
         known = type(value)
-        if kind == "number":
-            if known is float and math.isfinite(value):
-                row[name] = value
-                continue
+        if known is RIGHT.get(kind) and (
+            known is str
+            or (known is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER)
+            or (known is float and math.isfinite(value))
+        ):
+            row[name] = clean(value) if known is str else value
+        elif kind == "number":
             row[name], flag = number(value)
             if flag == NOT_A_NUMBER:
                 raise TypeError(f"{what} record: {name!r} must be a number, not {value!r}")
             if flag != FINITE:
                 nonfinite[name] = FLOAT_NAMES[flag]
         elif kind == "integer":
-            whole = known is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER
-            row[name] = value if whole else _integer(value, f"{what} record: {name!r}")
+            row[name] = _integer(value, f"{what} record: {name!r}")
         elif kind == "text":
             row[name] = clean(value.name if isinstance(value, enum.Enum) else str(value))
         else:
@@ -172,18 +177,21 @@ def _integer(value: Any, where: str) -> int | None:
     return whole
 
 
-def _trace(trace: Mapping[str, Any]) -> dict[str, str]:
-    _known(trace, set(TRACE_COLUMNS), "trace")
+def _trace(trace: Mapping[str, Any]) -> dict[str, Any] | None:
+    _known(trace, TRACE, "trace")
     columns: dict[str, np.ndarray[Any, Any]] = {}
     for name, values in trace.items():
         if values is not None:
             # a tensor may be on a device or of a type that numpy does not know
             bare = values.detach().tolist() if hasattr(values, "detach") else values
             columns[name] = np.asarray(bare, dtype=np.float64)
-    shapes = {name: column.shape for name, column in columns.items()}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(f"trace: columns must be one-dimensional and of one length, not {shapes}")
-    return {name: pack_array(column) for name, column in columns.items()}
+    shapes = {column.shape for column in columns.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        found = {name: column.shape for name, column in columns.items()}
+        raise ValueError(f"trace: columns must be one-dimensional and of one length, not {found}")
+    if not columns:
+        return None
+    return {"columns": list(columns), "data": pack_array(*columns.values())}
 
 
 def points(new: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

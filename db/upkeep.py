@@ -721,7 +721,7 @@ def _running(connection: Connection) -> list[tuple[int, bool]]:
     for run in connection.execute(select(runs).where(runs.c.status == "RUNNING")):
         alive = liveness.life(run._asdict())
         if alive is liveness.Life.UNKNOWN:
-            found.append((run.id, liveness._silence(run, now) is None))
+            found.append((run.id, liveness.silence(run, now) is None))
         else:
             found.append((run.id, alive is liveness.Life.ALIVE))
     return found

@@ -272,16 +272,20 @@ class _Batch:
         row = dict.fromkeys(SOLVE) | payload["row"]
         row["run_id"] = self._run_id
         self._solves.append(row)
-        for name, column in payload["trace"].items():
-            data = base64.b64decode(column)
+        trace = payload.get("trace")
+        if not trace:
+            return
+        data = base64.b64decode(trace["data"])
+        size = len(data) // len(trace["columns"])
+        for place, name in enumerate(trace["columns"]):
             self._traces.append(
                 {
                     "of_run": self._run_id,
                     "of_ord": row["ord"],
                     "column": name,
-                    "n": len(data) // 8,
+                    "n": size // 8,
                     "codec": CODEC,
-                    "data": zlib.compress(data, 1),
+                    "data": zlib.compress(data[place * size : (place + 1) * size], 1),
                 }
             )
 

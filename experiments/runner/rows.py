@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
+import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from solvers import ReturnCode, Solution
+from solvers import ReturnCode, Solution, Trace
 from solvers.options import as_config
+
+NAMES = {code.value: code.name for code in ReturnCode}
+ALL_WELL = f"SUCCESS: {ReturnCode.SUCCESS.sentence}"
 
 
 def solve_row(solution: Solution) -> dict[str, Any]:
@@ -21,16 +26,17 @@ def solve_row(solution: Solution) -> dict[str, Any]:
     Residuals are the largest of the samples'. Whoever timed repeats puts them over ``seconds``.
     """
     stats, settings = solution.stats, solution.settings
-    trace = None if solution.trace is None else _trace(solution)
-    final = _numbers(solution.residual)
     codes = solution.retcode.tolist()
     counts = _counts(codes)
-    last = float(final.max()) if final.size else None
-    course, whole = np.empty(0), np.empty(0)
-    if trace is not None:
-        course = trace["residual"]
-        # Once samples are frozen, the trace is about the others alone.
-        whole = course[trace["active"] == len(codes)]
+    failed = len(counts) > 1 or ReturnCode.SUCCESS.name not in counts
+    final = solution.residual.tolist()  # lists: for a batch they are quicker than arrays
+    last = _largest(final)
+    trace, first, smallest = None, None, last
+    if solution.trace is not None:
+        trace = _trace(solution.trace)
+        course = trace["residual"].tolist()
+        first = course[0] if course else None
+        smallest = _smallest(course, trace["active"].tolist(), len(codes), last)
     return {
         "phase": solution.phase,
         "site": solution.site,
@@ -39,19 +45,19 @@ def solve_row(solution: Solution) -> dict[str, Any]:
         "options": solver_options(solution.solver),
         "iterations": stats.iterations,
         "evaluations": stats.evaluations,
-        "sample_evaluations": int(stats.sample_evaluations.sum()),
+        "sample_evaluations": sum(stats.sample_evaluations.tolist()),
         "jvps": stats.jvps,
         "vjps": stats.vjps,
         "syncs": stats.syncs,
         "history_bytes": stats.history_bytes,
-        "retcode": ReturnCode(max(codes, default=ReturnCode.SUCCESS)).name,
+        "retcode": NAMES[max(codes, default=ReturnCode.SUCCESS.value)],
         "retcodes": counts,
         "converged": counts.get(ReturnCode.SUCCESS.name, 0) / max(len(codes), 1),
-        "message": solution.message,
-        "residual_first": float(course[0]) if len(course) else None,
+        "message": solution.message if failed else ALL_WELL,
+        "residual_first": first,
         "residual_last": last,
-        "residual_min": _smallest(whole, last),
-        "residual_relative": _relative(final, _numbers(solution.scale)),
+        "residual_min": smallest,
+        "residual_relative": _relative(final, solution.scale),
         "seconds": stats.seconds,
         "repeats": 1,
         "abstol": settings.abstol,
@@ -91,8 +97,7 @@ _known_options = functools.lru_cache(maxsize=256)(_options)
 
 
 def _counts(codes: list[int]) -> dict[str, int]:
-    found = Counter(codes)
-    return {ReturnCode(code).name: found[code] for code in sorted(found)}
+    return {NAMES[code]: codes.count(code) for code in sorted(set(codes))}
 
 
 def _numbers(tensor: Tensor) -> npt.NDArray[np.float64]:
@@ -104,9 +109,7 @@ def _numbers(tensor: Tensor) -> npt.NDArray[np.float64]:
     return tensor.numpy().astype(np.float64, copy=False)
 
 
-def _trace(solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
-    trace = solution.trace
-    assert trace is not None
+def _trace(trace: Trace) -> dict[str, npt.NDArray[np.float64]]:
     residual = _numbers(trace.residual)
     return {
         "evaluations": _numbers(trace.evaluations),
@@ -116,21 +119,27 @@ def _trace(solution: Solution) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def _smallest(course: npt.NDArray[np.float64], last: float | None) -> float | None:
-    finite = course[np.isfinite(course)]
-    least = float(finite.min()) if finite.size else None
-    return min((x for x in (least, last) if x is not None), default=None)
+def _smallest(
+    course: list[float], active: list[float], batch: int, last: float | None
+) -> float | None:
+    """The smallest residual on the way; once samples are frozen, the trace is about the others."""
+    whole = [r for r, n in zip(course, active, strict=True) if n == batch and math.isfinite(r)]
+    return min([*whole, *([] if last is None else [last])], default=None)
 
 
-def _relative(residual: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> float | None:
-    if not residual.size:
-        return None
-    if scale.min() > 0:
-        return float((residual / scale).max())
+def _largest(values: Iterable[float]) -> float | None:
+    found = list(values)
+    # max() forgets a nan, and no sum of norms does
+    return math.nan if math.isnan(sum(found)) else max(found, default=None)
+
+
+def _relative(residual: list[float], scale: Tensor) -> float | None:
+    scales = scale.expand(len(residual)).tolist()
+    if scales and min(scales) > 0:
+        return _largest(map(operator.truediv, residual, scales))
     # A scale of zero comes with a residual of zero, which no tolerance can miss.
-    scale = np.broadcast_to(scale, residual.shape)
-    safe = np.where(scale > 0, scale, np.where(residual > 0, residual, 1.0))
-    return float((residual / safe).max())
+    pairs = zip(residual, scales, strict=True)
+    return _largest(r / s if s > 0 else float(r > 0) for r, s in pairs)
 
 
 def _extra(solution: Solution) -> dict[str, Any] | None:
