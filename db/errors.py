@@ -6,6 +6,9 @@ from collections.abc import Iterable
 __all__ = ["StoreAway", "StoreError", "closest"]
 
 
+MOST = 60  # names of a list that is read
+
+
 class StoreError(Exception):
     """The store cannot do what was asked; the message says what, where, and what to do."""
 
@@ -15,9 +18,16 @@ class StoreAway(StoreError):  # noqa: N818 - a state, not a mistake
 
 
 def closest(name: str, allowed: Iterable[str]) -> str:
-    """Say which names are allowed, the nearest one first: ``did you mean 'solver'? Allowed: …``."""
+    """Say which names are allowed, the nearest one first: ``did you mean 'solver'? Allowed: …``.
+
+    Of many, those that are most alike are named.
+    """
     names = sorted(allowed)
     folded = {known.casefold(): known for known in names}
     near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     hint = f"did you mean {folded[near[0]]!r}? " if near else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    if len(names) <= MOST:
+        return f"{hint}Allowed: {', '.join(names)}"
+    alike = difflib.get_close_matches(name.casefold(), list(folded), n=MOST // 2, cutoff=0.0)
+    some = ", ".join(folded[known] for known in alike)
+    return f"{hint}Allowed, among {len(names)}: {some}"

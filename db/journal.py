@@ -1,7 +1,7 @@
 """A run's journal: each of its events as a line of a file, before it is anywhere else.
 
 The first line is a header that says which run and which process writes; every other line is one
-event, ``[seq, kind, payload]``, in strict JSON. What is in the file survives the death of the
+event, ``[seq, kind, payload, at]``, in strict JSON. What is in the file survives the death of the
 process (it is handed to the system at once, though not forced to the disk), so an event that was
 told is not lost while the database is away. The process that writes holds a lock on the file, which
 the system takes back when the process ends, however it ends.
@@ -37,6 +37,7 @@ class Event(NamedTuple):
     seq: int
     kind: str
     payload: dict[str, Any]
+    at: float | None = None  # seconds since 1970 in UTC
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Journal:
         try:
             return orjson.dumps(list(event), option=orjson.OPT_APPEND_NEWLINE)
         except TypeError:  # whole numbers beyond 64 bits, and what is not plain
-            text = canonical([event.seq, event.kind, plain(event.payload)])
+            text = canonical([event.seq, event.kind, plain(event.payload), event.at])
             return text.encode() + b"\n"
 
     def _write(self, line: bytes) -> None:
@@ -184,12 +185,11 @@ def discard(path: Path) -> None:
 def _event(line: bytes) -> Event | None:
     """The event of a line; None for one that was not written to its end."""
     try:
-        seq, kind, payload = json.loads(line)
+        event = Event(*json.loads(line))
     except (ValueError, TypeError):
         return None
-    if isinstance(seq, int) and isinstance(kind, str) and isinstance(payload, dict):
-        return Event(seq, kind, payload)
-    return None
+    right = isinstance(event.seq, int) and isinstance(event.kind, str)
+    return event if right and isinstance(event.payload, dict) else None
 
 
 def header(path: Path) -> dict[str, Any] | None:

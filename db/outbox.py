@@ -137,7 +137,7 @@ class Outbox:
             return
         with self._changed:
             self._told += 1
-            event = Event(self._told, kind, payload)
+            event = Event(self._told, kind, payload, time.time())
             if self._spilled is None and len(self._queue) < LONGEST_QUEUE:
                 # First, so that an exception out of a signal handler leaves no event that is told
                 # and that the thread does not know of.

@@ -430,6 +430,9 @@ def file(connection: Connection, number: int, name: str) -> bytes:
     program = connection.scalar(select(Run.code_id).where(Run.id == number))
     for facts in _shared(connection, Code, [program]).values():
         digests = {"diff": facts["diff"], **(facts["sources"] or {}), **digests}
+    if name not in digests:  # a source has the path from the program's directory
+        ends = [key for key in digests if key.endswith(f"/{name}")]
+        name = ends[0] if len(ends) == 1 else name
     wanted = digests.get(name)
     if wanted is None and name not in set(kept["name"]):
         known = [key for key, sha256 in digests.items() if sha256 is not None]

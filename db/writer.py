@@ -163,10 +163,10 @@ class SqlWriter:
             found = connection.execute(FIND, {"session": session}).one_or_none()
             if found is None:
                 run_id, uuid, status = self._start(connection, session, events[0])
+                began = _timed(events[0].payload["run"]).get("started_at")
                 events = events[1:]
-                last = 0
             else:
-                run_id, uuid, last, status = found
+                run_id, uuid, last, status, began = found
                 events = [event for event in events if event.seq > last]
             if events:
                 batch = _Batch(connection, run_id, self._series, new)
@@ -174,6 +174,8 @@ class SqlWriter:
                     batch.add(event)
                 row = batch.finish()
                 row["last_seq"] = events[-1].seq
+                if status in ("RUNNING", "DIED") and "status" not in row:
+                    row |= _alive(events[-1].at, began, row.get("heartbeat_at"))
                 if status == "DIED":
                     row = _revived(row, living)
                 status = row.get("status", status)
@@ -442,6 +444,16 @@ def _bare(event: Event) -> Event:
     return event._replace(kind="nothing", payload={})
 
 
+def _alive(at: float | None, began: datetime | None, beat: datetime | None) -> Row:
+    """The columns that say how long a run has lived: its last event is a sign of life too."""
+    if at is None or began is None:
+        return {}
+    seen = datetime.fromtimestamp(at, UTC)
+    if beat is not None and beat >= seen:
+        return {}
+    return {"heartbeat_at": seen, "seconds": max(0.0, (seen - began).total_seconds())}
+
+
 def _revived(row: Row, living: bool) -> Row:
     """The columns of a run that was taken for dead and tells more."""
     if "status" in row:
@@ -505,7 +517,7 @@ GRADIENT = [
 ]
 
 FIND = (
-    select(RUN.c.id, RUN.c.uuid, RUN.c.last_seq, RUN.c.status)
+    select(RUN.c.id, RUN.c.uuid, RUN.c.last_seq, RUN.c.status, RUN.c.started_at)
     .where(RUN.c.session == bindparam("session"))
     .with_for_update()
 )

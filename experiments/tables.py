@@ -134,11 +134,13 @@ def print_frame(
     limit: int | None = None,
     newest: bool = False,
     empty: str = "nothing found",
+    keep: Sequence[str] | None = None,
 ) -> None:
     """Print a frame: as an array of objects, as CSV, or as a table, or what an ``empty`` one says.
 
     Of more than ``limit`` rows the first ones are printed, or with ``newest`` the last; a table
-    then says how many there are beside.
+    then says how many there are beside. With ``keep``, a table leaves out other columns that are
+    empty, and as many of the last as the terminal has no room for.
     """
     rest = 0 if limit is None else max(0, len(frame) - limit)
     if rest:
@@ -150,7 +152,8 @@ def print_frame(
     elif frame.empty:
         click.echo(empty)
     else:
-        _print_table(frame)
+        spare = [] if keep is None else [n for n in map(str, frame.columns) if n not in keep]
+        _print_table(frame if keep is None else without_empty(frame, keep), spare)
         if rest:
             click.echo(f"… {rest:,} more (--all, --csv)")
 
@@ -228,7 +231,7 @@ def without_empty(frame: pd.DataFrame, keep: Sequence[str] = ()) -> pd.DataFrame
     return frame[[name for name in frame if name in keep or frame[name].notna().any()]]
 
 
-def _print_table(frame: pd.DataFrame) -> None:
+def _print_table(frame: pd.DataFrame, spare: Sequence[str] = ()) -> None:
     import pandas as pd
     from rich.table import Table
     from rich.text import Text
@@ -237,6 +240,15 @@ def _print_table(frame: pd.DataFrame) -> None:
     cells = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
     names = [shown(str(name)) for name in frame.columns]
     widths = [max(map(len, column)) + 3 for column in zip(names, *cells, strict=True)]
+    there = [place for place, name in enumerate(frame.columns) if name in spare]
+    left_out = 0
+    while there and sum(widths) >= screen.width:
+        place = there.pop()
+        frame = frame.drop(columns=frame.columns[place])
+        for row in (names, *cells):
+            del row[place]
+        del widths[place]
+        left_out += 1
     if sum(widths) > screen.width and len(names) > screen.width // 10:
         # Too many columns for this terminal: one below the other.
         for number, row in enumerate(cells, start=1):
@@ -254,6 +266,8 @@ def _print_table(frame: pd.DataFrame) -> None:
     for row in cells:
         table.add_row(*map(Text, row))
     screen.print(table)
+    if left_out:
+        click.echo(f"… {left_out} more columns (a wider terminal, --csv, --json)")
 
 
 def _print_lines(

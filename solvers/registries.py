@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -161,6 +162,14 @@ class Registry(Generic[T]):
             return factory(**options)
         except OptionError as error:
             raise OptionError(f"{path}.{error}") from None
+        except Exception as error:
+            if ":" not in name:  # one of ours, whose faults are to be seen whole
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise OptionError(
+                f"{path} = {name!r}: it raised {type(error).__name__}: {error}"
+                f" ({place.filename}:{place.lineno})"
+            ) from error
 
     def complete(self, config: object, path: str = "") -> dict[str, Any]:
         """Return ``config`` as plain data with every option and its default, checked.

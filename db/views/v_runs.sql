@@ -8,9 +8,9 @@ SELECT
   r.trial AS trial,  -- text: sha256 of the trial's complete config; equal for attempts at the same trial
   r.status AS status,  -- text: RUNNING, COMPLETED, FAILED (an exception), INTERRUPTED, QUEUED, DIED (its process did), or the status of a custom interrupt
   r.started_at AS started_at,  -- time: start
-  r.stopped_at AS stopped_at,  -- time: end; NULL while the run goes on, and for a killed one
+  r.stopped_at AS stopped_at,  -- time: end; NULL while the run goes on; the last sign of life of one that died
   r.heartbeat_at AS heartbeat_at,  -- time: last sign of life
-  r.seconds AS seconds,  -- number [s]: duration, until the last sign of life for a run without an end
+  r.seconds AS seconds,  -- number [s]: duration, until the last sign of life for a run that goes on or died
   r.seed AS seed,  -- integer: seed
   (SELECT c.txt FROM run_config AS c WHERE c.run_id = r.id AND c.key = 'model.name') AS model,  -- text: config model.name
   (SELECT c.txt FROM run_config AS c WHERE c.run_id = r.id AND c.key = 'solver.name') AS solver,  -- text: config solver.name, the forward solver

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 RUN_COLUMNS = (
-    "id", "status", "experiment", "study", "model", "solver", "gradient", "adjoint", "reltol",
-    "seed", "device", "seconds", "started_at", "tags",
-)  # fmt: skip
-ALWAYS = ("id", "status", "experiment")  # shown even where no run has one
+    "id", "status", "started_at", "experiment", "model", "solver", "gradient", "tags", "study",
+    "reltol", "seed", "seconds", "adjoint", "device",
+)  # fmt: skip  # what a narrow terminal has no room for comes last
+ALWAYS = ("id", "status", "started_at", "experiment")  # shown even where no run has one
 
 
 class Group(click.Group):
@@ -115,8 +115,9 @@ def shown_runs(
 ) -> pd.DataFrame:
     """Return what a table shows of runs: the usual columns, as far as there is anything in them."""
     usual = [name for name in RUN_COLUMNS if name not in (*first, *last)]
-    chosen = [column for column in (*first, *usual, *last) if column in frame]
-    return tables.without_empty(frame[chosen], keep=(*first, *last, *ALWAYS))
+    first = (*first, *(name for name in ALWAYS if name not in first))
+    usual = [name for name in usual if name not in first]
+    return frame[[column for column in (*first, *last, *usual) if column in frame]]
 
 
 def chosen_runs(names: Sequence[str], where: str | None, store: str | None) -> list[int | str]:

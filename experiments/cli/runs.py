@@ -10,6 +10,7 @@ import click
 
 from experiments import tables
 from experiments.cli.common import (
+    ALWAYS,
     Group,
     chosen_runs,
     confirmed,
@@ -78,7 +79,9 @@ def list_runs(  # noqa: PLR0917  # click passes by name
             frame["deleted_at"] = times.reindex(frame["id"]).array
             asked.append("deleted_at")
     shown = shown_runs(frame, last=asked) if form == "table" else frame
-    tables.print_frame(shown, form, limit=limit, newest=True, empty="no run")
+    tables.print_frame(
+        shown, form, limit=limit, newest=True, empty="no run", keep=(*ALWAYS, *asked)
+    )
     return 0
 
 
@@ -126,6 +129,10 @@ def _print_run(run: dict[str, Any]) -> None:
     options = run["meta"].get("options", {}) if run.get("meta") else {}
     for name in [name for name, value in options.items() if value is False]:
         del options[name]
+    packages = (run.get("environment") or {}).get("packages")
+    if packages:  # every one is in JSON and CSV
+        some = ", ".join(f"{k} {packages[k]}" for k in ("torch", "scipy", "numpy") if k in packages)
+        run["environment"]["packages"] = f"{some} and {len(packages)} in all (--json)"
     tables.print_facts(run)
 
 
@@ -141,7 +148,7 @@ def diff(names: tuple[str, ...], patch: bool, form: tables.Form, store: str | No
     if patch:
         if len(names) != 2 or form != "table":
             raise click.UsageError("--patch is of two runs, and text")
-        click.echo(open_store(store).patch(*names), nl=False)
+        click.echo(open_store(store).patch(*names) or "no difference\n", nl=False)
         return 0
     with interruptible():
         frame = open_store(store).diff(*names).reset_index()
@@ -182,7 +189,8 @@ def best(  # noqa: PLR0917  # click passes by name
     """
     with interruptible():
         frame = open_store(store).best(value, where, k=count, largest=largest)
-    tables.print_frame(shown_runs(frame, (value,)) if form == "table" else frame, form)
+    shown = shown_runs(frame, (value,)) if form == "table" else frame
+    tables.print_frame(shown, form, keep=(value, *ALWAYS))
     return 0
 
 
@@ -212,6 +220,11 @@ def compare(  # noqa: PLR0917  # click passes by name
     store: str | None,
 ) -> int:
     """Compare VALUE between LEFT and RIGHT in pairs of equal model, problem, seed and tolerance.
+
+    left and right are the means over the pairs; less and more count the pairs where LEFT has less
+    or more. ratio is the geometric mean of left over right, with the ends of its 95 % interval; p
+    that of Wilcoxon's signed-rank test; effect the rank-biserial correlation, -1 where LEFT has
+    less in every pair. missing pairs lack a value.
 
     \b
     deq runs compare evaluations broyden anderson --where "phase=forward and reltol=1e-6"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,8 +27,8 @@ def solve_row(solution: Solution) -> dict[str, Any]:
     codes = solution.retcode.tolist()
     counts = _counts(codes)
     failed = len(counts) > 1 or ReturnCode.SUCCESS.name not in counts
-    final = solution.residual.tolist()  # lists: for a batch they are quicker than arrays
-    last = _largest(final)
+    final = _numbers(solution.residual)
+    last = float(final.max()) if codes else None
     trace, first, smallest = None, None, last
     if solution.trace is not None:
         trace = _trace(solution.trace)
@@ -57,7 +55,7 @@ def solve_row(solution: Solution) -> dict[str, Any]:
         "residual_first": first,
         "residual_last": last,
         "residual_min": smallest,
-        "residual_relative": _relative(final, solution.scale),
+        "residual_relative": _relative(final, _numbers(solution.scale)),
         "seconds": stats.seconds,
         "repeats": 1,
         "abstol": settings.abstol,
@@ -127,19 +125,14 @@ def _smallest(
     return min([*whole, *([] if last is None else [last])], default=None)
 
 
-def _largest(values: Iterable[float]) -> float | None:
-    found = list(values)
-    # max() forgets a nan, and no sum of norms does
-    return math.nan if math.isnan(sum(found)) else max(found, default=None)
-
-
-def _relative(residual: list[float], scale: Tensor) -> float | None:
-    scales = scale.expand(len(residual)).tolist()
-    if scales and min(scales) > 0:
-        return _largest(map(operator.truediv, residual, scales))
+def _relative(residual: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> float | None:
+    if not residual.size:
+        return None
+    if scale.min() > 0:
+        return float((residual / scale).max())
     # A scale of zero comes with a residual of zero, which no tolerance can miss.
-    pairs = zip(residual, scales, strict=True)
-    return _largest(r / s if s > 0 else float(r > 0) for r, s in pairs)
+    safe = np.where(scale > 0, scale, np.where(residual > 0, residual, 1.0))
+    return float((residual / safe).max())
 
 
 def _extra(solution: Solution) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import signal
@@ -33,6 +34,12 @@ QUIET = {"--loglevel": "CRITICAL"}
 NOWHERE = "postgresql://nobody@127.0.0.1:1/runs"  # nobody listens there
 
 Opened = Callable[[], Store]
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    """What is logged, whatever an earlier test told Sacred about logging."""
+    caplog.set_level(logging.WARNING)
 
 
 def problem() -> FixedPointProblem:

@@ -110,3 +110,12 @@ def test_a_solver_that_fails_its_linear_solve_is_heard() -> None:
     solution = solvers.solve(tanh_map(batch=2), Giving(), reltol=1e-12)
     assert set(solution.retcode.tolist()) == {solvers.ReturnCode.LINEAR_SOLVE_FAILED}
     assert solution.stats.evaluations == 2
+
+
+def test_a_factory_of_somebodys_that_raises_is_named_with_the_place(tmp_path):
+    (tmp_path / "theirs.py").write_text("def build(size: int = 3):\n    return 1 / (size - 3)\n")
+    registry = Registry("thing")
+    name = f"{tmp_path / 'theirs.py'}:build"
+    assert registry.build({"name": name, "size": 4}) == 1.0
+    with pytest.raises(OptionError, match=r"ZeroDivisionError: .*theirs\.py:2"):
+        registry.build(name)
