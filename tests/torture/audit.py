@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +91,7 @@ def held(url: str) -> dict[int, list[Held]]:
 def _rows(store: Store, sql: str) -> list[dict[str, Any]]:
     frame = store.query(sql)
     return [
-        {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
         for row in frame.astype(object).to_dict("records")
     ]
 
@@ -125,7 +126,7 @@ def compare(url: str, children: dict[int, zygote.Child], tally: Tally) -> Sum:
             tally.detail(f"run {seed} is not in the store: {child.said()[-600:]}")
         total.twice += len(mine) > 1
         for run in mine:
-            _one(run, seed, told, child, total, tally)
+            _one(run, seed, told, child=child, total=total, tally=tally)
     return total
 
 
@@ -141,7 +142,9 @@ def _told(child: zygote.Child) -> dict[str, Any]:
     }
 
 
-def _one(run: Held, seed: int, told: dict[str, Any], child: zygote.Child, total: Sum, tally: Tally):
+def _one(
+    run: Held, seed: int, told: dict[str, Any], *, child: zygote.Child, total: Sum, tally: Tally
+):
     said = []
     kinds = {"solves": run.solves, "gradients": run.gradients}
     wanted = {"solves": told["solves"], "gradients": told["gradients"]}

@@ -23,15 +23,13 @@ sys.path.append(str(Path(__file__).parents[1] / "db"))
 sys.path.append(str(Path(__file__).parents[2]))
 
 import sacred  # noqa: E402
-import sqlalchemy.dialects.postgresql  # noqa: E402
-import sqlalchemy.dialects.sqlite  # noqa: E402
 from sacred import SETTINGS, Experiment  # noqa: E402
 from sacred.observers import SqlObserver  # noqa: E402
 from sacred.utils import SacredInterrupt  # noqa: E402
 
 import db.outbox  # noqa: E402
-from db.sync import sync as synchronise  # noqa: E402
 from db import RunObserver  # noqa: E402
+from db.sync import sync as synchronise  # noqa: E402
 
 with contextlib.suppress(ImportError):
     import psycopg  # noqa: F401
@@ -151,6 +149,7 @@ def work(
     tell,
     url: str,
     seed: int,
+    *,
     solves: int,
     pause: float = 0.0,
     beat: float = 0.1,
@@ -241,7 +240,7 @@ def kill_at_statement(tell, url: str, seed: int, at: int, commit: bool):
 
 
 def fork_inside(tell, url: str, seed: int, children: int, way: str):
-    """A run that forks: by ``os.fork`` with a quick or a whole exit, by multiprocessing, …
+    """A run that forks: by ``os.fork`` with a quick or a whole exit, or by multiprocessing.
 
     Its children do what they should not: they use what they have inherited.
     """

@@ -19,16 +19,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import ground as grounds  # noqa: E402
-import speeds  # noqa: E402
-import trial_disks  # noqa: E402
-import trial_forks  # noqa: E402
-import trial_kills  # noqa: E402
-import trial_restarts  # noqa: E402
-import trial_starts  # noqa: E402
-import trial_traps  # noqa: E402
-import trial_values  # noqa: E402
-from tally import Tally  # noqa: E402
+import ground as grounds
+import speeds
+import trial_disks
+import trial_forks
+import trial_kills
+import trial_restarts
+import trial_starts
+import trial_traps
+import trial_values
+from tally import Tally
 
 Trial = Callable[[grounds.Ground], Tally]
 

@@ -6,6 +6,8 @@ A trap returns what is wrong, or nothing. They run in a child, one after the oth
 from __future__ import annotations
 
 import os
+import random
+import signal
 import sqlite3
 import threading
 import time
@@ -216,7 +218,8 @@ def one_observer_for_two_runs(url):
 
     run(observer, nested)
     return wrong(
-        refused=(len(said), 1), values=(values(url, observer), [1.0]), solves=(count(url, observer), 1),
+        refused=(len(said), 1), values=(values(url, observer), [1.0]),
+        solves=(count(url, observer), 1),
         status=(status(url, observer), "COMPLETED"),
     )  # fmt: skip
 
@@ -377,7 +380,8 @@ def a_relative_path_and_a_change_of_directory(url):
         place = str(home / "here.db")
         return wrong(
             elsewhere=(there, []), solves=(count(place, observer), 20),
-            values=(len(values(place, observer)), 20), status=(status(place, observer), "COMPLETED"),
+            values=(len(values(place, observer)), 20),
+            status=(status(place, observer), "COMPLETED"),
             info=(Store(place).run(observer.uuid)["info"], {"late": 1}),
         )  # fmt: skip
     finally:
@@ -445,7 +449,8 @@ def connections_that_are_cut_again_and_again(url):
     thread.join()
     engine.dispose()
     return wrong(
-        solves=(count(url, observer), 100), values=(values(url, observer), list(map(float, range(100)))),
+        solves=(count(url, observer), 100),
+        values=(values(url, observer), [float(n) for n in range(100)]),
         status=(status(url, observer), "COMPLETED"), cut=(cut > 0, True),
     )  # fmt: skip
 
@@ -514,6 +519,86 @@ def tensors_with_their_graph_are_let_go(url):
     found: list[int] = []
     run(observer, main)
     return wrong(alive=(found, [0]), values=(values(url, observer), [2000.0] * 20))
+
+
+@trap
+def exceptions_out_of_signal_handlers(url):
+    class AlarmError(Exception):
+        pass
+
+    def alarm(*_):
+        raise AlarmError
+
+    chance = random.Random(0)
+    observer = started(url)
+    told, interrupted, number = [], 0, 0
+    before = signal.signal(signal.SIGALRM, alarm)
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end:
+        number += 1
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 300e-6))
+                place = observer.solve({"outer_step": number, "trace": {"residual": [1.0]}})
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            told.append((place, number))
+        except AlarmError:
+            interrupted += 1
+    signal.signal(signal.SIGALRM, before)
+    observer.completed_event(NOW, None)
+    observer.join()
+    run_id = Store(url).run(observer.uuid)["id"]
+    found = Store(url).query(f"select ord, outer_step from solve where run_id = {run_id}")
+    stored = set(zip(found["ord"], found["outer_step"], strict=True))
+    refused = Store(url).query(
+        f"select count(*) as n from rejected_event where run_uuid = '{observer.uuid}'"
+    )
+    return wrong(
+        lost=(len(set(told) - stored), 0), refused=(int(refused["n"][0]), 0),
+        interrupted=(interrupted > 0, True), status=(status(url, observer), "COMPLETED"),
+    )  # fmt: skip
+
+
+@trap
+def forks_while_other_threads_record(url):
+    observer = started(url)
+    ended = threading.Event()
+
+    def beat():
+        while not ended.is_set():
+            observer.heartbeat_event({"a": list(range(2000))}, "x", NOW, None)
+            observer.log_metrics(logged(*[1.0] * 200), {})
+
+    threads = [threading.Thread(target=beat) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    hung = 0
+    for _ in range(30):
+        pid = os.fork()
+        if pid == 0:  # uses what it has inherited, as it should not
+            observer.solve({})
+            observer.log_metrics(logged(1.0), {})
+            observer.flush(5)
+            observer.join()
+            os._exit(0)
+        end = time.monotonic() + 10
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > end:
+                hung += 1
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                break
+            time.sleep(0.002)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    observer.completed_event(NOW, None)
+    observer.join()
+    return wrong(
+        hung=(hung, 0), solves=(count(url, observer), 0),
+        status=(status(url, observer), "COMPLETED"),
+    )  # fmt: skip
 
 
 @trap

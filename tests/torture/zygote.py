@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds for anything that a child should do, on a busy machin
 STACKS = signal.SIGUSR1  # has a child write its stacks to its log
 
 
-class Hung(AssertionError):
+class HungError(AssertionError):
     """A child did not do in time what it should."""
 
 
@@ -98,7 +98,7 @@ class Child:
         self.kill(STACKS)
         time.sleep(0.5)
         self.kill()
-        raise Hung(f"child {self.pid} {what}:\n{self.said()[-4000:]}")
+        raise HungError(f"child {self.pid} {what}:\n{self.said()[-4000:]}")
 
     def said(self) -> str:
         """Its standard error."""
@@ -148,7 +148,7 @@ class Zygote:
             os.close(write)
             with self.changed:
                 if not self.changed.wait_for(lambda: self._answers, PATIENCE):
-                    raise Hung(f"no zygote: {(self._folder / 'zygote.log').read_text()}")
+                    raise HungError(f"no zygote: {(self._folder / 'zygote.log').read_text()}")
                 return Child(self, self._answers.pop(), read, log)
 
     def close(self) -> None:
@@ -208,6 +208,7 @@ def _main() -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     faulthandler.register(STACKS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has us ignore it
     os.environ.update(order["environment"])
 
     def tell(**event: Any) -> None:
