@@ -242,7 +242,7 @@ def waiting(url: str | os.PathLike[str] | None = None) -> list[Pending]:
             try:
                 about = header(path) or {}
             except StoreError as error:
-                about = {"problem": str(error)}
+                about = {"session": path.stem, "problem": str(error)}
             count = sum(1 for _ in read(path))
             found.append(Pending(path, about, count, path.stat().st_size))
     return found

@@ -76,7 +76,10 @@ class Outbox:
         self._pid = os.getpid()
         self._writer = SqlWriter(url)
         self._journal = Journal(journal.folder(url), header)
-        self._changed = threading.Condition(threading.RLock())
+        # Entered by itself and not through the condition, whose way in is in Python: there an
+        # exception out of a signal handler may fall when the lock is taken, and leave it taken.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._queue: deque[Event] = deque()
         self._unwritten: deque[Event] = deque()  # not in the journal, which could not be written
         self._spilled: int | None = None  # where in the journal the first event not in memory is
@@ -112,7 +115,7 @@ class Outbox:
         if away is None:
             try:
                 first = self._writer.store(self.session, list(self._queue))
-                with self._changed:
+                with self._lock:
                     self._note(first, list(self._queue))
             except StoreAway as error:
                 away = error
@@ -123,7 +126,7 @@ class Outbox:
             self._warn(away)
         elif self.refused:
             LOG.warning("run %s began, though not all about its start is stored", self.run_id)
-        with self._changed:
+        with self._lock:
             self._ensure_thread()
 
     def _forget(self) -> None:
@@ -135,7 +138,7 @@ class Outbox:
         """Tell an event; it is plain data for JSON."""
         if os.getpid() != self._pid:  # a fork of the process that records: not its run
             return
-        with self._changed:
+        with self._lock:
             self._told += 1
             event = Event(self._told, kind, payload, time.time())
             if self._spilled is None and len(self._queue) < LONGEST_QUEUE:
@@ -192,7 +195,7 @@ class Outbox:
     def _work(self) -> None:
         wait = FIRST_WAIT
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._waits() and not self._ending:
                     self._tidy()
                     self._idle = True
@@ -208,12 +211,12 @@ class Outbox:
                 stored = self._writer.store(self.session, batch)
             except StoreAway as error:
                 self._warn(error)
-                with self._changed:
+                with self._lock:
                     self._changed.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
                 continue
             wait = FIRST_WAIT
-            with self._changed:
+            with self._lock:
                 self._note(stored, batch)
 
     def _waits(self) -> bool:
@@ -275,7 +278,7 @@ class Outbox:
         """Wait until the store has all that was told so far; False when it has not in time."""
         if os.getpid() != self._pid:
             return True
-        with self._changed:
+        with self._lock:
             wanted = self._told
             return self._await(lambda: self._stored >= wanted or not self._waits(), seconds)
 
@@ -286,7 +289,7 @@ class Outbox:
         """
         if os.getpid() != self._pid:
             return True
-        with self._changed:
+        with self._lock:
             if self._thread is None and not self._waits():
                 return True
             self._ensure_thread()

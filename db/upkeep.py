@@ -729,19 +729,22 @@ def _running(connection: Connection) -> list[tuple[int, bool]]:
 
 def _journals(connection: Connection, url: Url, option: str) -> list[Finding]:
     """Journals."""
-    try:
-        waiting = journal.waiting(url)
-    except StoreError as error:
-        return [Finding("error", str(error), "pip install --upgrade deq-lab")]
-    left = [p for p in waiting if liveness.life(p.header) is not liveness.Life.ALIVE]
+    waiting = journal.waiting(url)
+    newer = [
+        Finding("error", p.header["problem"], f"deq db sync{option}, by that deq-lab")
+        for p in waiting
+        if "problem" in p.header
+    ]
+    dead = [p for p in waiting if liveness.life(p.header) is not liveness.Life.ALIVE]
+    left = [p for p in dead if "problem" not in p.header]
     if not left:
-        return []
+        return newer
     events = sum(pending.events for pending in left)
     what = (
         f"{len(left)} journals in {journal.folder(url)} hold up to {events} events "
         "of runs whose process is gone"
     )
-    return [Finding("warning", what, f"deq db sync{option}")]
+    return [*newer, Finding("warning", what, f"deq db sync{option}")]
 
 
 def _rejected(connection: Connection, url: Url, option: str) -> list[Finding]:

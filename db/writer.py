@@ -64,6 +64,7 @@ Row = dict[str, Any]
 BATCH = 500  # events of one transaction
 CODEC = "float64 little-endian, zlib"
 POINT = ("series_id", "ord", "step", "value", "flag", "t")
+TRACE = ("solve_id", "column", "n", "codec", "data")
 TIMES = ("queued_at", "started_at", "heartbeat_at", "stopped_at")  # columns of ``run``
 # What of an event that the database refused can be told without it.
 ENDS = ("status", "stopped_at", "heartbeat_at")
@@ -242,7 +243,7 @@ class _Batch:
         self._connection, self._run_id = connection, run_id
         self._known, self._new = known, new
         self._solves: list[Row] = []
-        self._traces: list[Row] = []
+        self._traces: list[tuple[int, str, int, str, bytes]] = []  # first the ord of the solve
         self._gradients: list[Row] = []
         self._points: dict[str, list[Row]] = {}
         self._output: list[tuple[int, str]] = []
@@ -255,7 +256,7 @@ class _Batch:
             self._solve(payload)
         elif kind == "gradient":
             row = dict.fromkeys(GRADIENT) | payload["row"]
-            self._gradients.append(row | {"run_id": self._run_id, "of_run": self._run_id})
+            self._gradients.append(row | {"run_id": self._run_id})
         elif kind == "points":
             for series in payload["series"]:
                 self._points.setdefault(series["name"], []).append(series)
@@ -280,16 +281,8 @@ class _Batch:
         data = base64.b64decode(trace["data"])
         size = len(data) // len(trace["columns"])
         for place, name in enumerate(trace["columns"]):
-            self._traces.append(
-                {
-                    "of_run": self._run_id,
-                    "of_ord": row["ord"],
-                    "column": name,
-                    "n": size // 8,
-                    "codec": CODEC,
-                    "data": zlib.compress(data[place * size : (place + 1) * size], 1),
-                }
-            )
+            packed = zlib.compress(data[place * size : (place + 1) * size], 1)
+            self._traces.append((row["ord"], name, size // 8, CODEC, packed))
 
     def _text(self, seq: int, text: str) -> None:
         if seq == 0:
@@ -302,10 +295,8 @@ class _Batch:
         run = self._connection.execute
         if self._solves:
             run(INSERT[Solve], self._solves)
-        if self._traces:
-            run(INSERT_TRACE, self._traces)
-        if self._gradients:
-            run(INSERT_GRADIENT, self._gradients)
+        if self._traces or self._gradients:
+            self._of_solves()
         for name, pieces in self._points.items():
             self._store_points(name, pieces)
         if self._anew:
@@ -314,6 +305,31 @@ class _Batch:
             rows = [{"run_id": self._run_id, "seq": n, "text": t} for n, t in self._output]
             run(INSERT[RunOutput], rows)
         return self._run
+
+    def _of_solves(self) -> None:
+        """Put in what belongs to solves.
+
+        Their numbers are asked for once: asked with every row, a young PostgreSQL that knows no
+        figures of its tables yet would read all solves for each.
+        """
+        links: set[int | None] = {trace[0] for trace in self._traces}
+        links |= {row.get(link) for row in self._gradients for link in ("solve_ord", "adjoint_ord")}
+        of_run = (SOLVES.c.run_id == self._run_id) & SOLVES.c.ord.in_(links - {None})
+        found = self._connection.execute(select(SOLVES.c.ord, SOLVES.c.id).where(of_run))
+        numbers: dict[int | None, int] = dict(tuple(row) for row in found)
+        traces = ((numbers[place], *rest) for place, *rest in self._traces)
+        insert_many(self._connection, TRACES, TRACE, traces)
+        if self._gradients:
+            # an ord that is NULL is that of no solve
+            rows = [
+                {name: row[name] for name in GRADIENT}
+                | {
+                    "solve_id": numbers.get(row.get("solve_ord")),
+                    "adjoint_id": numbers.get(row.get("adjoint_ord")),
+                }
+                for row in self._gradients
+            ]
+            self._connection.execute(INSERT[GradCheck], rows)
 
     def _store_points(self, name: str, pieces: list[Row]) -> None:
         number = self._series_id(name)
@@ -509,6 +525,7 @@ def _table(model: type[Base]) -> Table:
 RUN, OUTPUT, POINTS = _table(Run), _table(RunOutput), _table(Point)
 SERIES, ENVIRONMENT, CODE, BLOB = _table(Series), _table(Environment), _table(Code), _table(Blob)
 ARTIFACT, REJECTED = _table(Artifact), _table(RejectedEvent)
+SOLVES, TRACES = _table(Solve), _table(SolveTrace)
 SOLVE = [column.name for column in _table(Solve).columns if column.name != "id"]
 GRADIENT = [
     column.name
@@ -522,25 +539,8 @@ FIND = (
     .with_for_update()
 )
 INSERT: dict[type[Base], Insert] = {
-    model: insert(_table(model)) for model in (Run, RunConfig, RunOutput, Solve, Series)
+    model: insert(_table(model)) for model in (Run, RunConfig, RunOutput, Solve, Series, GradCheck)
 }
-
-
-def _solve_id(place: str) -> Any:
-    of_solve = (Solve.run_id == bindparam("of_run")) & (Solve.ord == bindparam(place))
-    return select(Solve.id).where(of_solve).scalar_subquery()
-
-
-INSERT_TRACE = insert(SolveTrace).values(
-    solve_id=_solve_id("of_ord"),
-    **{name: bindparam(name) for name in ("column", "n", "codec", "data")},
-)
-INSERT_GRADIENT = insert(GradCheck).values(
-    # an ord that is NULL is that of no solve
-    solve_id=_solve_id("solve_ord"),
-    adjoint_id=_solve_id("adjoint_ord"),
-    **{name: bindparam(name) for name in GRADIENT},
-)
 
 
 def _new(name: str) -> Any:

@@ -197,7 +197,7 @@ def test_a_command_exists(
 
 def check_deq(words: list[str]) -> None:
     """Run what is cheap, and dry what is not."""
-    if words[0] == "run" and words[1] in ("compare", "rate"):
+    if words[0] == "run" and words[1] in ("compare", "rate", "overhead", "memory"):
         what = "rate:experiment" if words[1] == "rate" else words[1]
         rest = [w for w in words[2:] if w != "print_config"]
         assert call(shlex.join(["deq", "run", what, "print_config", *rest])) == 0

@@ -547,6 +547,7 @@ def exceptions_out_of_signal_handlers(url):
             interrupted += 1
     signal.signal(signal.SIGALRM, before)
     observer.completed_event(NOW, None)
+    observer.flush()  # however long: thousands were told, more than a busy machine stores at once
     observer.join()
     run_id = Store(url).run(observer.uuid)["id"]
     found = Store(url).query(f"select ord, outer_step from solve where run_id = {run_id}")
