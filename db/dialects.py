@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from db import mounts
 from db.encode import canonical
-from db.errors import StoreAway, StoreError
+from db.errors import StoreAway, StoreError, hidden
 
 __all__ = [
     "DEFAULT_PATH", "Database", "PostgreSQL", "SQLite",
@@ -433,7 +433,8 @@ class PostgreSQL:
 
     def shown(self) -> str:
         """The URL with its password hidden."""
-        return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        shown = self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        return hidden(shown)
 
     def file(self) -> Path | None:
         """None."""
@@ -441,7 +442,24 @@ class PostgreSQL:
 
     def identity(self) -> str:
         """Host, port and name of the database."""
-        return f"{self.url.host or 'localhost'}:{self.url.port or 5432}/{self.url.database or ''}"
+
+        def given(part: str | int | None, name: str, variable: str, usual: str) -> str:
+            found = self.url.query.get(name)
+            return str(part or found or os.environ.get(variable) or usual)
+
+        host = given(self.url.host, "host", "PGHOST", "localhost")
+        port = given(self.url.port, "port", "PGPORT", "5432")
+        service = given(None, "service", "PGSERVICE", "")
+        return f"{host}:{port}/{given(self.url.database, 'dbname', 'PGDATABASE', '')}{service}"
+
+    def _patience(self) -> dict[str, Any]:
+        """Settings by which a writer gives up on a lock or a network that is cut."""
+        seconds = int(PATIENCE)
+        found = {"keepalives_idle": seconds, "keepalives_interval": 10, "keepalives_count": 3}
+        found["tcp_user_timeout"] = 1000 * seconds
+        if "options" not in self.url.query:  # else those of the URL count
+            found["options"] = f"-c lock_timeout={seconds}s"  # type: ignore[assignment]
+        return found
 
     def engine(self, *, readonly: bool, foreign_keys: bool = True) -> Engine:
         """See ``Database``. Here tables are changed, not made anew, so foreign keys stay on."""
@@ -449,7 +467,7 @@ class PostgreSQL:
             engine = create_engine(
                 self.url,
                 json_serializer=canonical,
-                connect_args={"connect_timeout": 10},
+                connect_args={"connect_timeout": 10, **({} if readonly else self._patience())},
                 **({"poolclass": NullPool} if readonly else
                    {"pool_size": 1, "max_overflow": 0, "pool_pre_ping": True}),
             )  # fmt: skip

@@ -1,11 +1,13 @@
 """The one exception of the store, and the help in its messages."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
-__all__ = ["StoreAway", "StoreError", "closest"]
+__all__ = ["StoreAway", "StoreError", "closest", "hidden"]
 
 
+SECRET = re.compile(r"(?<=://)([^:/@\s]*):[^@/\s]*@|\b((?:ssl)?password)=[^&\s]*", re.IGNORECASE)
 MOST = 60  # names of a list that is read
 
 
@@ -15,6 +17,11 @@ class StoreError(Exception):
 
 class StoreAway(StoreError):  # noqa: N818 - a state, not a mistake
     """The store may be there later: its server is down, or it is busy or full."""
+
+
+def hidden(text: str) -> str:
+    """A text in which the passwords of URLs are not."""
+    return SECRET.sub(lambda m: f"{m[2]}=***" if m[2] else f"{m[1]}:***@", text)
 
 
 def closest(name: str, allowed: Iterable[str]) -> str:

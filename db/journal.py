@@ -61,7 +61,8 @@ def folder(url: str | os.PathLike[str] | None = None) -> Path:
     given = os.environ.get("DEQ_JOURNAL", "").strip()
     path = there.file()
     if path is not None and not given:
-        return path.absolute().with_name(f"{path.name}.journal")
+        path = path.resolve()  # the same beside every link to it
+        return path.with_name(f"{path.name}.journal")
     state = os.environ.get("XDG_STATE_HOME", "").strip() or "~/.local/state"
     base = Path(given or f"{state}/deq-lab/journal").expanduser().absolute()
     return base / hashlib.sha256(there.identity().encode()).hexdigest()[:16]
@@ -96,24 +97,25 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         file = self._file if self._file is not None else self._open()
+        start = os.lseek(file, 0, os.SEEK_END)
         written = 0
         try:
             while written < len(line):
                 written += os.write(file, line[written:])
         except BaseException:
             with contextlib.suppress(OSError):
-                os.ftruncate(file, self.size)
+                os.ftruncate(file, start)
             raise
-        self.size += written
+        self.size = start + written
 
     def _open(self) -> int:
         for _ in range(100):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             except FileNotFoundError:  # another run has just removed the directory
                 continue
-            if _locked(file) and _is(file, self.path):
+            if _locked(file) is not False and _is(file, self.path):
                 break
             os.close(file)  # somebody reads or removes it just now
             time.sleep(0.02)
@@ -122,7 +124,11 @@ class Journal:
         self._file = file
         self.size = os.fstat(file).st_size
         if not self.size:
-            self._write(self._head)
+            try:
+                self._write(self._head)
+            except BaseException:  # without its first line a journal is none
+                self.close()
+                raise
         return file
 
     def events(self, offset: int, limit: int) -> tuple[list[Event], int]:
@@ -153,17 +159,19 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the file, all of which the store has, and its directory when that is empty."""
-        discard(self.path)
+        with contextlib.suppress(OSError):
+            discard(self.path)
         self.close()
 
 
-def _locked(file: int) -> bool:
+def _locked(file: int) -> bool | None:
+    """Take a file's lock; False when somebody has it, None where there are no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # some file systems know no locks; then the process's life has to do
-        return True
+    except OSError:
+        return None
     return True
 
 
@@ -176,9 +184,15 @@ def _is(file: int, path: Path) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a journal, and its directory when that is empty."""
+    """Remove a journal, and its directory when that is empty.
+
+    Raises
+    ------
+    OSError
+        It may not be removed.
+    """
+    path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
         path.parent.rmdir()
 
 
@@ -238,7 +252,7 @@ def waiting(url: str | os.PathLike[str] | None = None) -> list[Pending]:
     """The journals of this machine for a store: of runs that go on, and of such as left one."""
     found = []
     for path in files(folder(url)):
-        with contextlib.suppress(FileNotFoundError):  # its run has just ended
+        with contextlib.suppress(OSError):  # its run has just ended, or it is not ours to read
             try:
                 about = header(path) or {}
             except StoreError as error:
@@ -250,13 +264,16 @@ def waiting(url: str | os.PathLike[str] | None = None) -> list[Pending]:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Hold a journal's lock; False when a process has it: the one that writes, as a rule."""
+    """Hold a journal's lock; False when a process has it: the one that writes, as a rule.
+
+    False too on a file system without locks, where only the life of the process tells.
+    """
     try:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         yield False
         return
     try:
-        yield _locked(file) and _is(file, path)
+        yield bool(_locked(file)) and _is(file, path)
     finally:
         os.close(file)

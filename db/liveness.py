@@ -178,7 +178,7 @@ def silence(run: Row[Any], now: datetime) -> str | None:
 
 def _held(path: Path) -> bool:
     """Whether a process holds the lock of a journal, as the one that writes it does."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError, PermissionError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -190,9 +190,12 @@ def _held(path: Path) -> bool:
 
 def _waits(path: Path, stored: int) -> bool:
     """Whether a journal has more than the store."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         return any(event.seq > stored for event in journal.read(path))
-    return False
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # somebody else's, who can store it
+        return True
 
 
 def mark_died(url: str | os.PathLike[str] | None, uuid: str, message: str) -> None:
@@ -206,10 +209,15 @@ def mark_died(url: str | os.PathLike[str] | None, uuid: str, message: str) -> No
         The store cannot be opened.
     """
     engine = connect(url)
-    with engine.begin() as connection:
-        mine = (RUNS.c.uuid == uuid) & (RUNS.c.status == "RUNNING")
-        connection.execute(update(RUNS).where(mine).values(_ended(message)))
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            mine = (RUNS.c.uuid == uuid) & (RUNS.c.status == "RUNNING")
+            connection.execute(update(RUNS).where(mine).values(_ended(message)))
+    except DBAPIError as error:
+        kind = StoreAway if away(error) else StoreError
+        raise kind(f"run {uuid} cannot be marked: {error.orig}") from error
+    finally:
+        engine.dispose()
 
 
 def _ended(why: str) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class RunObserver(SacredObserver):
         return self._outbox.uuid if self._outbox else self.session
 
     @property
+    def started(self) -> bool:
+        """Whether the run has begun."""
+        return self._outbox is not None
+
+    @property
     def run_id(self) -> int | None:
         """Number of the run in this store; None as long as the store has not heard of it."""
         return self._outbox.run_id if self._outbox else None

@@ -148,7 +148,9 @@ class Outbox:
                 self._write(event)
             else:
                 place = self._write(event)
-                if self._spilled is None:
+                if self._spilled is None and place is None:
+                    self._queue.append(event)  # there is no journal to read it from
+                elif self._spilled is None:
                     self._spilled = place
             if awaken:
                 self._ensure_thread()
@@ -207,6 +209,10 @@ class Outbox:
                 if not self._urgent and not self._ending:
                     self._changed.wait(LINGER)
                 batch = self._batch()
+                if not batch:  # the journal had no more, or cannot be read for now
+                    if self._spilled is not None:
+                        self._changed.wait(wait)
+                    continue
             try:
                 stored = self._writer.store(self.session, batch)
             except StoreAway as error:
@@ -228,7 +234,7 @@ class Outbox:
                 found, self._spilled = self._journal.events(self._spilled, BATCH)
             except OSError as error:
                 LOG.error("the journal %s cannot be read: %s", self._journal.path, error)
-                found = []
+                return []
             self._queue.extend(found)
             if len(found) < BATCH:  # that was the last of them
                 self._spilled = None

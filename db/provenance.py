@@ -41,7 +41,7 @@ MISLEADING = (
     "GIT_WORK_TREE",
 )  # fmt: skip
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _kept: dict[tuple[str, str], bytes] = {}  # (path, md5) -> content
 _answers: dict[tuple[str, ...], tuple[float, "_Checkout | None"]] = {}
 
@@ -353,3 +353,13 @@ def _listed(names: Iterable[str]) -> bytes:
     more = len(every) - MOST_FILES
     text = ", ".join(every[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
     return os.fsencode(text)
+
+
+def _after_fork() -> None:
+    """Another thread may have been asking git at the fork; in the child it never answers."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -31,7 +31,7 @@ from db.encode import (
     short,
     snapshot,
 )
-from db.errors import closest
+from db.errors import closest, hidden
 from db.schema import TRACE_COLUMNS, Base, GradCheck, Solve
 
 __all__ = ["artifact_row", "gradient_row", "pack_blob", "points", "run_row", "solve_row"]
@@ -71,12 +71,16 @@ def run_row(
     An id from outside (``--id``) is the run's uuid when it is one, and is kept in ``meta`` else.
     """
     seed = config.get("seed")
+    meta = snapshot({**meta_info, "id": given_id} if given_id else meta_info)
+    options = meta.get("options") if isinstance(meta, dict) else None
+    if isinstance(options, dict):  # Sacred's own observers are named by URLs
+        meta["options"] = {k: hidden(v) if isinstance(v, str) else v for k, v in options.items()}
     row = {
         "experiment": short(str(ex_info["name"])),
         "command": clean(str(command)),
         "seed": seed if type(seed) is int and abs(seed) <= LARGEST_INTEGER else None,
         "config": snapshot(config),
-        "meta": snapshot({**meta_info, "id": given_id} if given_id else meta_info),
+        "meta": meta,
         "comment": clean(str(meta_info.get("comment") or "")) or None,
     }
     uuid = _uuid(given_id)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from db import comparisons, queries, schema
 from db.dialects import DEFAULT_PATH, Database, away, database
-from db.errors import StoreAway, StoreError, closest
+from db.errors import StoreAway, StoreError, closest, hidden
 from db.views import VIEWS
 
 __all__ = ["Store", "connect", "default_url", "locate"]
@@ -35,7 +35,7 @@ def locate(url: str | os.PathLike[str] | None) -> Database:
         return database(make_url(text))
     except (ArgumentError, ValueError) as error:
         raise StoreError(
-            f"{text!r} names no store: write sqlite:///path/to/store.db, a plain path, "
+            f"{hidden(text)!r} names no store: write sqlite:///path/to/store.db, a plain path, "
             "or postgresql://user@host/name"
         ) from error
 

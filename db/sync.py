@@ -1,6 +1,5 @@
 """Journals that were left behind: what is in them goes into the store, and they go away."""
 
-import contextlib
 import itertools
 import os
 import platform
@@ -72,8 +71,13 @@ def sync(url: str | os.PathLike[str] | None = None, *, everything: bool = False)
     try:
         writer.connect()
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # its run has just ended, or another sync
-                _sync(url, writer, path, everything, done)  # has done it
+            try:
+                _sync(url, writer, path, everything, done)
+            except FileNotFoundError:  # its run has just ended, or another sync has done it
+                continue
+            except (OSError, StoreAway, DBAPIError) as error:
+                done.left.append(path)
+                done.problems.append(f"the journal {path} stays as it is: {error}")
     finally:
         writer.close()
     return done
@@ -107,19 +111,19 @@ def _sync(
             if time.time() - path.stat().st_mtime < YOUNG:  # its run has not come further yet
                 done.left.append(path)
                 return
-        else:
-            try:
-                stored = _store(writer, str(header["session"]), path, done)
-            except (StoreAway, DBAPIError) as error:
+            if any(True for _ in journal.read(path)):
                 done.left.append(path)
-                done.problems.append(f"the journal {path} stays as it is: {error}")
+                done.problems.append(f"the journal {path} has events and does not say whose")
                 return
+        else:
+            stored = _store(writer, str(header["session"]), path, done)
+        died = stored is not None and stored.status == "RUNNING"
+        if stored is not None and died:
+            mark_died(url, stored.uuid, "its process ended without a word")
+        journal.discard(path)
         if stored is not None:
             done.runs.append(stored.uuid)
-            if stored.status == "RUNNING":
-                mark_died(url, stored.uuid, "its process ended without a word")
-                done.died.append(stored.uuid)
-        journal.discard(path)
+            done.died += [stored.uuid] if died else []
 
 
 def _store(writer: SqlWriter, session: str, path: Path, done: Synced) -> Stored | None:

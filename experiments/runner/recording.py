@@ -49,6 +49,7 @@ from typing import Any, TypeVar
 
 import solvers
 from db import RunObserver, StoreError, connect, default_url, provenance
+from db.errors import hidden
 from db.records import solve_row as checked_row
 from experiments.runner import config as configs
 from experiments.runner import environment, sources
@@ -422,7 +423,7 @@ def _program(name: str, caller: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "mainfile": main and names[main.module],
         "sources": [(names[source.module], source.md5) for source in used],
     }
-    argv = [provenance.without_secrets(word) for word in sys.argv]
+    argv = [hidden(word) for word in sys.argv]
     return info, {"argv": argv, "modules": names, "options": {"--beat-interval": BEAT}}
 
 
@@ -434,7 +435,13 @@ def _recorded_block(
     meta: dict[str, Any],
     output: bool,
 ) -> Iterator[Recorder]:
-    observer.started_event(info, "record", {}, datetime.now(UTC), config, meta, None)
+    try:
+        observer.started_event(info, "record", {}, datetime.now(UTC), config, meta, None)
+    except KeyboardInterrupt:  # while the run began, which it may have
+        if observer.started:
+            observer.interrupted_event(datetime.now(UTC), "INTERRUPTED")
+            observer.join()
+        raise
     process, printed, script = os.getpid(), io.StringIO(), _Script(observer)
     ended = threading.Event()
 

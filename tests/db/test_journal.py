@@ -476,3 +476,60 @@ def test_toy_runs_land_whole(either):
 
 def observer_of(run):
     return next(o for o in run.observers if isinstance(o, RunObserver))
+
+
+def test_events_that_nothing_can_keep_but_memory_are_stored_in_the_end(url, monkeypatch, tmp_path):
+    monkeypatch.setattr("db.outbox.LONGEST_QUEUE", 10)
+    monkeypatch.setattr("db.dialects.PATIENCE", 0.05)
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("DEQ_JOURNAL", str(tmp_path / "file"))
+    observer = started(url)
+    blocker = sqlite3.connect(url, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    for n in range(100):
+        observer.solve({"evaluations": n})
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    observer.join()
+    assert list(Store(url).solves()["evaluations"]) == list(range(100))
+
+
+def test_a_spill_of_whole_batches_ends_well(server, quick, monkeypatch):
+    monkeypatch.setattr("db.outbox.LONGEST_QUEUE", 10)
+    url = server.fresh()
+    observer = started(url)
+    server.stop()
+    for n in range(10 + 2 * outbox.BATCH):
+        observer.solve({"evaluations": n})
+    server.start()
+    assert observer.flush(60)
+    observer.solve({"evaluations": 7})
+    observer.join()
+    assert len(Store(url).solves()) == 11 + 2 * outbox.BATCH
+
+
+def test_a_journal_that_does_not_say_whose_it_is_is_kept(url):
+    started(url).join()
+    folder = journal.folder(url)
+    folder.mkdir()
+    path = folder / "lost.jsonl"
+    path.write_text('[1,"solve",{"row":{"ord":0}}]\n[2,"solve",{"row":{"ord":1}}]\n')
+    os.utime(path, (0, 0))
+    assert sync(url).left == [path] and "does not say whose" in sync(url).problems[0]
+
+
+def test_no_password_is_told(tmp_path, monkeypatch):
+    from db.errors import hidden
+
+    for secret in (
+        "postgresql://me:hunter2@h/db", "--store=postgresql://me:hunter2@h/db",
+        "postgresql://me@h/db?password=hunter2&x=1", "postgresql://h/db?sslpassword=hunter2",
+    ):  # fmt: skip
+        assert "hunter2" not in hidden(secret) and "/db" in hidden(secret)
+    with pytest.raises(StoreError) as refused:
+        Store("postgresql://me:hunter2@h:54x2/db")
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("PGHOST", "one")
+    one = journal.folder("postgresql:///db")
+    assert one == journal.folder("postgresql://x@one/db") != journal.folder("postgresql://two/db")
+    assert one != journal.folder("postgresql:///db?host=two")
