@@ -41,7 +41,7 @@ report: $(READY)  ## write the report of STUDY again, from the store alone
 test: $(READY)  ## every test
 	@$(BIN)/python -m pytest --numprocesses 2 --quiet
 
-torture: $(READY)  ## a quarter of an hour of faults and the store's speed: SEED= ONLY=
+torture: $(READY)  ## ten minutes of faults, and the speed of the store: SEED= ONLY=
 	@$(BIN)/python tests/torture/torture.py $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)  ## ruff and the layers

@@ -21,7 +21,7 @@ __all__ = ["Outbox", "uninterrupted"]
 
 LOG = logging.getLogger(__name__)
 
-LINGER = 1.0  # seconds in which events gather to a batch
+LINGER = 0.5  # seconds in which events gather to a batch
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between two tries while the store is away
 PATIENCE = 30.0  # seconds that the end of a run waits for a store that is away
 LAST_PATIENCE = 5.0  # seconds that the end of the process waits for it
