@@ -454,7 +454,7 @@ class PostgreSQL:
 
     def _patience(self) -> dict[str, Any]:
         """Settings by which a writer gives up on a lock or a network that is cut."""
-        seconds = int(PATIENCE)
+        seconds = max(1, round(PATIENCE))
         found = {"keepalives_idle": seconds, "keepalives_interval": 10, "keepalives_count": 3}
         found["tcp_user_timeout"] = 1000 * seconds
         if "options" not in self.url.query:  # else those of the URL count

@@ -366,7 +366,7 @@ def test_a_script_with_all_that_makes_it_up(workplace: Path, store: Opened) -> N
         for name, text in (("script.py", SCRIPT), ("helper.py", HELPER))
     }
     assert store().file(1, "helper.py").decode() == HELPER
-    assert run["meta"]["argv"] == ["script.py", "--width=3", "postgresql://me@host/x"]
+    assert run["meta"]["argv"] == ["script.py", "--width=3", "postgresql://me:***@host/x"]
     data = run["meta"]["data"]["train"]
     assert data["sha256"] == hashlib.sha256(b"data").hexdigest()
     assert (data["size"], data["path"]) == (4, str(workplace / "train.bin"))
