@@ -31,7 +31,7 @@ def ground() -> Iterator[grounds.Ground]:
 def test_a_trial_in_short(ground, name, request):
     try:
         tally = torture.SHORT[name](ground)
-    except zygote.HangError:  # a machine that is too busy for its processes: once more, anew
+    except zygote.HungError:  # a machine that is too busy for its processes: once more, anew
         with grounds.own_ground(ground.seed, lambda _: None) as again:
             tally = torture.SHORT[name](again)
     assert tally.counts
