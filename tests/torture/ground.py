@@ -35,17 +35,11 @@ class Ground:
     def __init__(self, folder: Path, seed: int, say: Callable[[str], None] = lambda _: None):
         self.folder, self.seed, self.say = folder, seed, say
         self.server: postgres.Server | None = None
-        self._zygote: zygote.Zygote | None = None
         self._folders = 0
-
-    @property
-    def zygote(self) -> zygote.Zygote:
-        """The process that forks, started when it is first wanted."""
-        if self._zygote is None:
-            path = os.pathsep.join(str(p) for p in (HERE.parents[1], HERE, HERE.parent / "db"))
-            environment = {"PYTHONPATH": path, "TMPDIR": str(self.new("tmp"))}
-            self._zygote = zygote.Zygote(self.new("children"), environment)
-        return self._zygote
+        path = os.pathsep.join(str(p) for p in (HERE.parents[1], HERE, HERE.parent / "db"))
+        environment = {"PYTHONPATH": path, "TMPDIR": str(self.new("tmp"))}
+        # Begun here, in the main thread: the system ends it with the thread that began it.
+        self.zygote = zygote.Zygote(self.new("children"), environment)
 
     def new(self, name: str) -> Path:
         """A new, empty folder."""
@@ -71,8 +65,7 @@ class Ground:
 
     def close(self) -> None:
         """End the children."""
-        if self._zygote is not None:
-            self._zygote.close()
+        self.zygote.close()
 
 
 @contextlib.contextmanager
@@ -80,10 +73,10 @@ def ground(
     folder: Path, seed: int, server: postgres.Server | None, say: Callable[[str], None]
 ) -> Iterator[Ground]:
     """Ground on a folder and server that somebody else looks after."""
-    made = Ground(folder, seed, say)
-    made.server = server
     before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(made.new("state"))  # journals of the server's stores
+    os.environ["XDG_STATE_HOME"] = str(folder / "state")  # journals of the server's stores
+    made = Ground(folder, seed, say)  # after that: its children have it too
+    made.server = server
     try:
         yield made
     finally:

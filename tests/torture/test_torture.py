@@ -13,14 +13,13 @@ sys.path.append(str(Path(__file__).parent))
 
 import ground as grounds
 import torture
-import zygote
 
 MEASURED = {"speeds"}  # figures, which count nothing
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ground() -> Iterator[grounds.Ground]:
-    """A place, server and zygote of its own, so that one trial breaks no other."""
+    """One place, server and zygote for all of them."""
     seed = torture.seed_from(os.environ.get("TORTURE_SEED"))
     with grounds.own_ground(seed, lambda _: None) as made:
         yield made
@@ -29,10 +28,6 @@ def ground() -> Iterator[grounds.Ground]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses Linux's ways with processes")
 @pytest.mark.parametrize("name", [name for name in torture.SHORT if name not in MEASURED])
 def test_a_trial_in_short(ground, name, request):
-    try:
-        tally = torture.SHORT[name](ground)
-    except zygote.HungError:  # a machine that is too busy for its processes: once more, anew
-        with grounds.own_ground(ground.seed, lambda _: None) as again:
-            tally = torture.SHORT[name](again)
+    tally = torture.SHORT[name](ground)
     assert tally.counts
     assert tally.right, f"TORTURE_SEED={ground.seed}\n{tally.wrong()}"
