@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, select
@@ -143,18 +143,74 @@ REFUSED = re.compile(
 )
 
 
+# What says nothing about the statement beside these: a file that is not to be had just now; logins,
+# servers that only read, operators and systems that step in.
+NOT_ABOUT_SQLITE = AWAY_SQLITE | {
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_PERM,
+}  # fmt: skip
+NOT_ABOUT_CLASSES = (*AWAY_CLASSES, "25", "28", "55", "57", "58")
+
+
+class Cause(NamedTuple):
+    """What a driver says of an error: SQLite's code or a SQLSTATE, or that a connection is lost."""
+
+    error: BaseException
+    sqlite: int | None
+    state: str | None
+    lost: bool
+
+
+def cause(error: BaseException) -> Cause:
+    """The driver's own error in one of SQLAlchemy's, and its code."""
+    own = (error.orig or error) if isinstance(error, DBAPIError) else error
+    code = getattr(own, "sqlite_errorcode", None)
+    kinds = {kind.__name__ for kind in type(own).__mro__}
+    return Cause(
+        own,
+        None if code is None else code & 0xFF,  # above are details
+        getattr(own, "sqlstate", None),
+        bool(kinds & {"OperationalError", "InterfaceError"}),
+    )
+
+
+def reason(error: BaseException) -> str:
+    """What a database said, in one line."""
+    own = cause(error).error
+    return " ".join(str(own).split()) or type(own).__name__
+
+
 def away(error: BaseException) -> bool:
     """Whether what a database refused may go well later: it is down, busy or full."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(cause, "sqlite_errorcode", None)
+    own, code, state, lost = cause(error)
     if code is not None:
-        return (code & 0xFF) in AWAY_SQLITE  # above are details
-    state = getattr(cause, "sqlstate", None)
+        return code in AWAY_SQLITE
     if state is not None:
         return state[:2] in AWAY_CLASSES or state in AWAY_STATES
-    lost = type(cause).__name__ in ("OperationalError", "InterfaceError")
-    driver = type(cause).__module__.partition(".")[0]
-    return lost and driver == "psycopg" and not REFUSED.search(str(cause))
+    driver = type(own).__module__.partition(".")[0]
+    return lost and driver == "psycopg" and not REFUSED.search(str(own))
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error says nothing about the statement, which another time may be taken."""
+    _, code, state, lost = cause(error)
+    if code is not None:
+        return code in NOT_ABOUT_SQLITE
+    if state is not None:
+        return state[:2] in NOT_ABOUT_CLASSES
+    return lost
+
+
+def refusal(error: BaseException, message: str) -> StoreError:
+    """The exception for what a database refused: ``StoreAway`` when that may go well later."""
+    return (StoreAway if away(error) else StoreError)(message)
+
+
+def absent(place: "Database") -> StoreError:
+    """There is no store at a place."""
+    return StoreError(
+        f"there is no store at {place.shown()}: run `make experiment`, or set DEQ_STORE to one"
+    )
 
 
 def _writes(sql: str) -> StoreError:
@@ -216,7 +272,7 @@ class SQLite:
     def _check(self, readonly: bool) -> None:
         try:
             if readonly and not self.path.exists():
-                raise self._absent()
+                raise absent(self)
             if self.path.exists() and not self.path.is_file():
                 raise StoreError(f"the store {self.shown()} is no file: name a file, set DEQ_STORE")
             if not self.path.parent.is_dir():
@@ -230,7 +286,7 @@ class SQLite:
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         if readonly and empty:
-            raise self._absent()
+            raise absent(self)
         mount = mounts.network(self.path)
         if mount is not None and not readonly:
             raise StoreError(
@@ -240,12 +296,7 @@ class SQLite:
                 "local disk and join that to another store later with `deq db merge`"
             )
 
-    def _absent(self) -> StoreError:
-        return StoreError(
-            f"there is no store at {self.shown()}: run `make experiment`, or set DEQ_STORE to one"
-        )
-
-    def _unusable(self, reason: str, error: Exception | None = None) -> StoreError:
+    def _unusable(self, why: str, error: Exception | None = None) -> StoreError:
         if getattr(error, "sqlite_errorname", None) == "SQLITE_NOTADB":
             return StoreError(
                 f"the store {self.shown()} cannot be opened: it is not a SQLite database, or a "
@@ -253,11 +304,11 @@ class SQLite:
             )
         if error is not None and away(error):
             return StoreAway(
-                f"the store {self.shown()} is busy or its disk full for the moment ({reason}): "
+                f"the store {self.shown()} is busy or its disk full for the moment ({why}): "
                 "try again later, make room, or set DEQ_STORE to another file"
             )
         return StoreError(
-            f"the store {self.shown()} cannot be opened ({reason}): "
+            f"the store {self.shown()} cannot be opened ({why}): "
             "check the permissions of the file and its directory, or set DEQ_STORE to another file"
         )
 
@@ -455,10 +506,10 @@ class PostgreSQL:
     def _patience(self) -> dict[str, Any]:
         """Settings by which a writer gives up on a lock or a network that is cut."""
         seconds = max(1, round(PATIENCE))
-        found = {"keepalives_idle": seconds, "keepalives_interval": 10, "keepalives_count": 3}
-        found["tcp_user_timeout"] = 1000 * seconds
+        found: dict[str, Any] = {"keepalives_interval": 10, "keepalives_count": 3}
+        found |= {"keepalives_idle": seconds, "tcp_user_timeout": 1000 * seconds}
         if "options" not in self.url.query:  # else those of the URL count
-            found["options"] = f"-c lock_timeout={seconds}s"  # type: ignore[assignment]
+            found["options"] = f"-c lock_timeout={seconds}s"
         return found
 
     def engine(self, *, readonly: bool, foreign_keys: bool = True) -> Engine:
@@ -485,14 +536,14 @@ class PostgreSQL:
             engine.connect().close()
         except DBAPIError as error:
             engine.dispose()
-            reason = str(error.orig).strip().splitlines()[0]
+            why = str(error.orig).strip().splitlines()[0]
             if away(error):
                 raise StoreAway(
-                    f"the store {self.shown()} cannot be reached ({reason}): "
+                    f"the store {self.shown()} cannot be reached ({why}): "
                     "start the server, or set DEQ_STORE to another store"
                 ) from error
             raise StoreError(
-                f"the store {self.shown()} does not let us in ({reason}): check the user, the "
+                f"the store {self.shown()} does not let us in ({why}): check the user, the "
                 "password and the name of the database, or set DEQ_STORE to another store"
             ) from error
         return engine

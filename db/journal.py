@@ -164,15 +164,22 @@ class Journal:
         self.close()
 
 
-def _locked(file: int) -> bool | None:
+def _locked(file: int, how: int = fcntl.LOCK_EX) -> bool | None:
     """Take a file's lock; False when somebody has it, None where there are no locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return None
     return True
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock of a journal, as the one that writes it does."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), path.open("rb") as file:
+        return _locked(file.fileno(), fcntl.LOCK_SH) is False
+    return False
 
 
 def _is(file: int, path: Path) -> bool:

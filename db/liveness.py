@@ -7,9 +7,7 @@ sign of life; a run that is called dead for its silence and was only slow takes 
 next event.
 """
 
-import contextlib
 import enum
-import fcntl
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,9 +18,8 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db import journal
-from db.dialects import away
+from db.dialects import refusal
 from db.encode import clean
-from db.errors import StoreAway, StoreError
 from db.machine import process
 from db.schema import Base
 from db.store import Store, connect
@@ -145,8 +142,7 @@ def reap(url: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
                 if connection.execute(update(RUNS).where(mine).values(_ended(why))).rowcount:
                     died.append({"id": run.id, "uuid": run.uuid, "why": why})
     except DBAPIError as error:
-        kind = StoreAway if away(error) else StoreError
-        raise kind(f"dead runs cannot be marked: {error.orig}") from error
+        raise refusal(error, f"dead runs cannot be marked: {error.orig}") from error
     finally:
         engine.dispose()
     return died
@@ -158,7 +154,11 @@ def _why_dead(run: Row[Any], path: Path, now: datetime) -> str | None:
     if known.life is Life.ALIVE:
         return None
     why = known.why if known.life is Life.DEAD else silence(run, now)
-    if why is None or (known.life is Life.UNKNOWN and _held(path)) or _waits(path, run.last_seq):
+    if (
+        why is None
+        or (known.life is Life.UNKNOWN and journal.held(path))
+        or _waits(path, run.last_seq)
+    ):
         return None
     return why
 
@@ -174,18 +174,6 @@ def silence(run: Row[Any], now: datetime) -> str | None:
         return None
     where = f" on {run.host}" if run.host else ""
     return f"its process{where} gave no sign of life for {quiet.total_seconds():.0f} s"
-
-
-def _held(path: Path) -> bool:
-    """Whether a process holds the lock of a journal, as the one that writes it does."""
-    with contextlib.suppress(FileNotFoundError, PermissionError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass  # a file system without locks
-    return False
 
 
 def _waits(path: Path, stored: int) -> bool:
@@ -214,8 +202,7 @@ def mark_died(url: str | os.PathLike[str] | None, uuid: str, message: str) -> No
             mine = (RUNS.c.uuid == uuid) & (RUNS.c.status == "RUNNING")
             connection.execute(update(RUNS).where(mine).values(_ended(message)))
     except DBAPIError as error:
-        kind = StoreAway if away(error) else StoreError
-        raise kind(f"run {uuid} cannot be marked: {error.orig}") from error
+        raise refusal(error, f"run {uuid} cannot be marked: {error.orig}") from error
     finally:
         engine.dispose()
 

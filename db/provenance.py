@@ -199,8 +199,8 @@ def _ask(files: tuple[str, ...], cwd: Path) -> _Checkout | None:
     end = time.monotonic() + PATIENCE
     tried: set[str] = set()
     for file in files:
-        folder = os.path.dirname(file)  # noqa: PTH120  # texts, as git's
-        if folder in tried or not os.path.isdir(folder):  # noqa: PTH112
+        folder = os.path.dirname(file)  # noqa: PTH120 - texts, as git has them
+        if folder in tried or not os.path.isdir(folder):  # noqa: PTH112 - texts, as git has them
             continue
         tried.add(folder)
         git = _Git.around(folder, end)
@@ -235,7 +235,7 @@ class _Git:
         return cls(os.path.realpath(root), end) if root else None
 
     def holds(self, file: str) -> bool:
-        return file.startswith(os.path.join(self._root, ""))  # noqa: PTH118
+        return file.startswith(os.path.join(self._root, ""))  # noqa: PTH118 - texts, as git has them
 
     def short(self, file: str) -> str:
         return os.path.relpath(file, self._root)
@@ -251,7 +251,7 @@ class _Git:
         for entry in (self._say(*words, *names) or "").split("\0"):
             tag, _, name = entry.partition(" ")
             if name:
-                path = os.path.realpath(os.path.join(self._root, name))  # noqa: PTH118
+                path = os.path.realpath(os.path.join(self._root, name))  # noqa: PTH118 - texts, as git has them
                 (untracked if tag == "?" else tracked).add(path)
         return tracked, untracked
 
@@ -357,7 +357,7 @@ def _listed(names: Iterable[str]) -> bytes:
 
 def _after_fork() -> None:
     """Another thread may have been asking git at the fork; in the child it never answers."""
-    global _lock  # noqa: PLW0603
+    global _lock  # noqa: PLW0603 - whoever takes it asks for it by name
     _lock = threading.RLock()
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from db import comparisons, queries, schema
-from db.dialects import DEFAULT_PATH, Database, away, database
+from db.dialects import DEFAULT_PATH, Database, absent, away, database, reason
 from db.errors import StoreAway, StoreError, closest, hidden
 from db.views import VIEWS
 
-__all__ = ["Store", "connect", "default_url", "locate"]
+__all__ = ["Store", "connect", "default_url", "locate", "reading", "version"]
 
 
 def default_url() -> str:
@@ -72,14 +72,25 @@ def connect(url: str | os.PathLike[str] | None = None) -> Engine:
     return engine
 
 
-def _checked(place: Database, connection: Connection) -> int | None:
-    """The schema version, None for an empty database; StoreError for one that is not ours."""
+def version(place: Database, connection: Connection) -> int | None:
+    """The schema version, whichever it is; None for an empty database.
+
+    Raises
+    ------
+    StoreError
+        It is a database of something else.
+    """
     try:
-        found = schema.version(connection)
+        return schema.version(connection)
     except StoreError as error:
         raise StoreError(
             f"{place.shown()} is no store of deq-lab ({error}): set DEQ_STORE to another place"
         ) from error
+
+
+def _checked(place: Database, connection: Connection) -> int | None:
+    """The schema version, None for an empty database; StoreError for one that is not ours."""
+    found = version(place, connection)
     if found is not None and found != schema.SCHEMA_VERSION:
         newer = found > schema.SCHEMA_VERSION
         command = f"`deq db upgrade --store {shlex.quote(place.shown())}`"
@@ -92,14 +103,14 @@ def _checked(place: Database, connection: Connection) -> int | None:
 
 
 def _unusable(place: Database, error: DBAPIError) -> StoreError:
-    reason = " ".join(str(error.orig).split())
+    why = reason(error)
     if away(error):
         return StoreAway(
-            f"the store {place.shown()} is down, busy or full for the moment ({reason}): "
+            f"the store {place.shown()} is down, busy or full for the moment ({why}): "
             "try again later, or set DEQ_STORE to another store"
         )
     return StoreError(
-        f"the store {place.shown()} cannot be used ({reason}): "
+        f"the store {place.shown()} cannot be used ({why}): "
         "check that it is whole and may be read and written, or set DEQ_STORE to another store"
     )
 
@@ -132,10 +143,7 @@ class Store:
         self._engine = self._database.engine(readonly=True)
         with self._reading() as connection:
             if _checked(self._database, connection) is None:
-                raise StoreError(
-                    f"there is no store at {self._database.shown()}: "
-                    "run `make experiment`, or set DEQ_STORE to one"
-                )
+                raise absent(self._database)
 
     def __repr__(self) -> str:
         return f"Store({self._database.shown()!r})"
@@ -417,3 +425,16 @@ class Store:
 
 def _names(given: Sequence[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
+
+
+@contextlib.contextmanager
+def reading(url: str | os.PathLike[str] | None) -> Iterator[Connection]:
+    """A connection to read with, for what a ``Store`` has no method for.
+
+    Raises
+    ------
+    StoreError
+        As ``Store``.
+    """
+    with Store(url)._reading() as connection:
+        yield connection

@@ -31,12 +31,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from db.dialects import away, insert_many, insert_missing, new_ids, same_database
+from db.dialects import insert_many, insert_missing, new_ids, reason, refusal, same_database
 from db.encode import canonical
-from db.errors import StoreAway, StoreError
+from db.errors import StoreError
 from db.exports import COLUMNS, Reader, Record, Writer, blocks
 from db.schema import UTC_TIME, Base
-from db.store import Store, connect, locate
+from db.store import connect, locate, reading
 from db.where import conditions, view
 
 __all__ = ["Exported", "Merged", "export", "merge"]
@@ -127,7 +127,7 @@ def export(
     StoreError
         There is no store, no run fits, the directory is not empty or cannot be written.
     """
-    with _reading(url) as connection, Writer(Path(folder), form) as files:
+    with reading(url) as connection, Writer(Path(folder), form) as files:
         source = _Sql(connection, locate(url).shown(), where)
         if where and where.strip() and not source.ids:
             raise StoreError(f"no run fits {where!r}: nothing is exported")
@@ -204,28 +204,13 @@ def _telling(engine: Engine, done: Merged) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, engine.dialect.loaded_dbapi.Error, OverflowError, UnicodeError) as error:
-        reason = " ".join(str(getattr(error, "orig", error)).split())[:500]
-        raise (StoreAway if away(error) else StoreError)(
-            f"the store {done.target} does not take what comes from {done.source} ({reason}); "
+        raise refusal(
+            error,
+            f"the store {done.target} does not take what comes from {done.source} "
+            f"({reason(error)[:500]}); "
             f"{len(done.added)} runs were added and {len(done.renewed)} renewed before, "
-            "and merging again goes on from there"
+            "and merging again goes on from there",
         ) from error
-
-
-@contextlib.contextmanager
-def _reading(url: str | os.PathLike[str] | None) -> Iterator[Connection]:
-    Store(url)  # says what is wrong with it
-    place = locate(url)
-    engine = place.engine(readonly=True)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except DBAPIError as error:
-        reason = " ".join(str(error.orig).split())
-        kind = StoreAway if away(error) else StoreError
-        raise kind(f"the store {place.shown()} cannot be read ({reason})") from error
-    finally:
-        engine.dispose()
 
 
 @contextlib.contextmanager
@@ -241,7 +226,7 @@ def _source(source: str | os.PathLike[str]) -> Iterator["_Sql | _Folder"]:
                 f"there is no {name!r}: name an SQLite file, the URL of a store, "
                 "or a directory that `deq runs export` made"
             )
-    with _reading(source) as connection:
+    with reading(source) as connection:
         yield _Sql(connection, locate(source).shown(), None)
 
 

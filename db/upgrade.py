@@ -18,11 +18,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from db import schema
-from db.dialects import Database, away
-from db.errors import StoreAway, StoreError
+from db.dialects import Database, absent, away, reason, refusal
+from db.errors import StoreError
 from db.liveness import Life, life
 from db.machine import process
-from db.store import locate
+from db.store import locate, version
 from db.views import VIEWS
 
 __all__ = ["Upgrade", "pending", "upgrade"]
@@ -78,8 +78,9 @@ def _reading(place: Database) -> Iterator[tuple[Connection, int]]:
         with engine.connect() as connection:
             yield connection, _found(place, connection)
     except DBAPIError as error:
-        kind = StoreAway if away(error) else StoreError
-        raise kind(f"the store {place.shown()} cannot be read: {_reason(error)}") from error
+        raise refusal(
+            error, f"the store {place.shown()} cannot be read: {reason(error)}"
+        ) from error
     finally:
         engine.dispose()
 
@@ -154,16 +155,9 @@ def _alone(place: Database, engine: Engine) -> Iterator[Connection]:
 
 
 def _found(place: Database, connection: Connection) -> int:
-    try:
-        found = schema.version(connection)
-    except StoreError as error:
-        raise StoreError(
-            f"{place.shown()} is no store of deq-lab ({error}): set DEQ_STORE to another place"
-        ) from error
+    found = version(place, connection)
     if found is None:
-        raise StoreError(
-            f"there is no store at {place.shown()}: run `make experiment`, or set DEQ_STORE to one"
-        )
+        raise absent(place)
     return found
 
 
@@ -256,7 +250,7 @@ def _make_views_again(connection: Connection, definitions: Mapping[str, str]) ->
                 del left[name]
                 break
             except DBAPIError as error:  # it may stand on another one
-                problem = _reason(error)
+                problem = reason(error)
         else:
             raise _RefusedError(
                 f"your own view {next(iter(left))} does not fit the new schema ({problem}): drop "
@@ -308,17 +302,14 @@ def _failed(
         kept = False
     if kept and copy is not None:
         copy.unlink(missing_ok=True)
-    reason = _reason(error)
-    kind = StoreAway if away(error) else StoreError
+    why = reason(error)
     if kept:
-        return kind(f"the store {place.shown()} could not be upgraded and is as it was: {reason}")
+        return refusal(
+            error, f"the store {place.shown()} could not be upgraded and is as it was: {why}"
+        )
     also = f"; as it was it is kept in {copy}" if copy is not None else ""
-    return kind(
-        f"the upgrade of the store {place.shown()} was cut off ({reason}), and whether it was done "
-        f"is not known: when the store can be reached again, call it once more{also}"
+    return refusal(
+        error,
+        f"the upgrade of the store {place.shown()} was cut off ({why}), and whether it was done "
+        f"is not known: when the store can be reached again, call it once more{also}",
     )
-
-
-def _reason(error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return " ".join(str(cause).split()) or type(cause).__name__

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from db import journal, liveness, queries, schema
-from db.dialects import Database, insert_missing
+from db.dialects import Database, insert_missing, reason
 from db.errors import StoreError, closest
 from db.records import LARGEST_FILE
 from db.schema import (
@@ -53,7 +53,7 @@ from db.schema import (
     SolveTrace,
     Tag,
 )
-from db.store import Store, connect, default_url, locate
+from db.store import Store, connect, default_url, locate, reading
 from db.views import VIEWS
 
 __all__ = [
@@ -70,20 +70,6 @@ BUSY = 5.0  # seconds to wait for a moment in which nobody else uses a file
 
 
 # Opening
-
-
-@contextlib.contextmanager
-def _reading(url: Url) -> Iterator[Connection]:
-    Store(url)  # refuses what is not there, or of another schema
-    place = locate(url)
-    engine = place.engine(readonly=True)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except DBAPIError as error:
-        raise _refused(place, error) from error
-    finally:
-        engine.dispose()
 
 
 @contextlib.contextmanager
@@ -107,13 +93,9 @@ def _engine(url: Url) -> Iterator[Engine]:
 
 def _refused(place: Database, error: DBAPIError) -> StoreError:
     return StoreError(
-        f"the store {place.shown()} did not do it ({_reason(error)}), and nothing is changed: "
+        f"the store {place.shown()} did not do it ({reason(error)}), and nothing is changed: "
         "try again, or look it over with `deq db doctor`"
     )
-
-
-def _reason(error: DBAPIError) -> str:
-    return " ".join(str(error.orig).split())
 
 
 def _numbers(connection: Connection, names: Name | Iterable[Name]) -> list[int]:
@@ -200,7 +182,7 @@ def retag(
 
 def tags(url: Url, names: Name | Iterable[Name]) -> dict[int, list[str]]:
     """The tags of runs, by their numbers."""
-    with _reading(url) as connection:
+    with reading(url) as connection:
         numbers = _numbers(connection, names)
         found = _tags(connection, numbers)
         return {number: found.get(number, []) for number in numbers}
@@ -309,13 +291,13 @@ def in_short(url: Url, names: Name | Iterable[Name]) -> pd.DataFrame:
 
     Columns: id, uuid, experiment, study, status, started_at, deleted_at, solves, gradients, tags.
     """
-    with _reading(url) as connection:
+    with reading(url) as connection:
         return _in_short(connection, _numbers(connection, names))
 
 
 def away(url: Url) -> pd.DataFrame:
     """The runs that are put away, as ``in_short`` has them, the newest last."""
-    with _reading(url) as connection:
+    with reading(url) as connection:
         put = select(Run.id).where(Run.deleted_at.is_not(None)).order_by(Run.id)
         return _in_short(connection, connection.scalars(put).all())
 
@@ -371,7 +353,7 @@ def collect(url: Url = None, *, dry_run: bool = False) -> Collected:
     """
     known = {pending.header.get("session") for pending in journal.waiting(url)}
     if dry_run:
-        with _reading(url) as connection:
+        with reading(url) as connection:
             return _collect(connection, known, dry_run=True)
     with _engine(url) as engine:
         before = _bytes(locate(url))
@@ -618,7 +600,7 @@ def doctor(url: Url = None) -> list[Finding]:
             with engine.connect() as connection:
                 found += check(connection, url, option)
         except DBAPIError as error:
-            what = f"{(check.__doc__ or '').rstrip('.')}: that cannot be read ({_reason(error)})"
+            what = f"{(check.__doc__ or '').rstrip('.')}: that cannot be read ({reason(error)})"
             found.append(Finding("error", what, anew))
         finally:
             engine.dispose()
@@ -632,7 +614,7 @@ def _integrity(connection: Connection) -> list[str]:
     try:
         said = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
     except DBAPIError as error:
-        return [_reason(error)]
+        return [reason(error)]
     return [str(text) for text in said if text != "ok"]
 
 

@@ -32,9 +32,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError
 
-from db.dialects import insert_many, insert_missing
+from db.dialects import insert_many, insert_missing, passing, reason
 from db.encode import canonical, clean, digest, flatten, plain, unpack_array
 from db.errors import StoreAway, StoreError
 from db.journal import Event
@@ -135,14 +134,14 @@ class SqlWriter:
                 except Exception as error:
                     if _passing(error):
                         raise
-                    stored = self._put_aside(session, event, _reason(error), living)
+                    stored = self._put_aside(session, event, reason(error)[:1000], living)
                     refused += 1
             return stored._replace(refused=refused)
         except Exception as error:
             self._series.clear()
             if isinstance(error, StoreAway):
                 raise
-            raise StoreAway(f"the store takes nothing now ({_reason(error)})") from error
+            raise StoreAway(f"the store takes nothing now ({reason(error)[:1000]})") from error
 
     def find(self, session: str) -> Stored | None:
         """Where the run of a session is, if the store has it."""
@@ -163,8 +162,7 @@ class SqlWriter:
         with self._engine.begin() as connection:
             found = connection.execute(FIND, {"session": session}).one_or_none()
             if found is None:
-                run_id, uuid, status = self._start(connection, session, events[0])
-                began = _timed(events[0].payload["run"]).get("started_at")
+                run_id, uuid, status, began = self._start(connection, session, events[0])
                 events = events[1:]
             else:
                 run_id, uuid, last, status, began = found
@@ -186,7 +184,9 @@ class SqlWriter:
         self._series |= new  # not before the transaction is kept
         return Stored(run_id, uuid, status, 0)
 
-    def _start(self, connection: Connection, session: str, event: Event) -> tuple[int, str, str]:
+    def _start(
+        self, connection: Connection, session: str, event: Event
+    ) -> tuple[int, str, str, datetime | None]:
         if event.kind != "start":
             raise _RefusedError(f"the store has no run of the session {session}")
         payload = event.payload
@@ -208,24 +208,24 @@ class SqlWriter:
         run_id = _insert(connection, Run, row)
         if leaves:
             connection.execute(INSERT[RunConfig], [{"run_id": run_id} | leaf for leaf in leaves])
-        return run_id, row["uuid"], row["status"]
+        return run_id, row["uuid"], row["status"], row.get("started_at")
 
     # What is refused
 
-    def _put_aside(self, session: str, event: Event, reason: str, living: bool) -> Stored:
+    def _put_aside(self, session: str, event: Event, why: str, living: bool) -> Stored:
         """Keep a refused event where it is in nobody's way, and what of it can be stored."""
         row = {
             "session": session,
             "seq": event.seq,
             "kind": event.kind,
             "payload": canonical(plain(event.payload)),
-            "error": clean(reason),
+            "error": clean(why),
             "rejected_at": datetime.now(UTC),
         }
         stored = self._batch(session, [_bare(event)], living, aside=row)
         LOG.error(
             "the store refused a %s of run %d, which is kept in its table rejected_event: %s",
-            event.kind, stored.run_id, reason,
+            event.kind, stored.run_id, why,
         )  # fmt: skip
         return stored
 
@@ -483,33 +483,9 @@ class _RefusedError(Exception):
     """An event that makes no sense here."""
 
 
-SQLITE_PASSING = frozenset({
-    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN",
-    "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PROTOCOL", "SQLITE_INTERRUPT", "SQLITE_PERM",
-})  # fmt: skip
-# Classes of SQLSTATE: connection, transaction (read-only too), login, resources, operator, system.
-POSTGRESQL_PASSING = ("08", "40", "25", "28", "53", "55", "57", "58")
-
-
 def _passing(error: Exception) -> bool:
     """Whether an error says that the store is away or busy, and nothing about the event."""
-    if isinstance(error, (StoreError, OSError, MemoryError)):
-        return True
-    original: Any = error.orig if isinstance(error, DBAPIError) else error
-    name = getattr(original, "sqlite_errorname", None)
-    if name is not None:
-        return "_".join(name.split("_")[:2]) in SQLITE_PASSING
-    state = getattr(original, "sqlstate", None)
-    if state is not None:
-        return state[:2] in POSTGRESQL_PASSING
-    # without a code: the connection is lost
-    kinds = {kind.__name__ for kind in type(original).__mro__}
-    return bool(kinds & {"OperationalError", "InterfaceError"})
-
-
-def _reason(error: BaseException) -> str:
-    original = error.orig if isinstance(error, DBAPIError) else None
-    return " ".join(str(original or error or type(error).__name__).split())[:1000]
+    return isinstance(error, (StoreError, OSError, MemoryError)) or passing(error)
 
 
 # Statements, kept because to compile one costs as much as to run it.

@@ -276,11 +276,22 @@ def _module(name: str) -> types.ModuleType:
     """Import a module by its name, or by the path of its file, under which it is then known."""
     if not name.endswith(".py"):
         return importlib.import_module(name)
+    return load_file(name, name)
+
+
+def load_file(name: str, path: str) -> types.ModuleType:
+    """Import a file under a name, under which it is then known.
+
+    Raises
+    ------
+    ImportError
+        There is no such file.
+    """
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, name)
-    if spec is None or spec.loader is None or not Path(name).is_file():
-        raise ImportError("there is no such file")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ImportError(f"there is no such file '{path}'")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

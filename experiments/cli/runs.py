@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,7 @@ def _print_differences(frame: pd.DataFrame, form: tables.Form = "table") -> None
     """Print differences between runs, in which a nan is a value and None the lack of one."""
     named = frame.rename(columns=str)
     for name in named.columns:
-        named[name] = [str(v) if isinstance(v, float) and v != v else v for v in named[name]]  # noqa: PLR0124
+        named[name] = [str(v) if isinstance(v, float) and math.isnan(v) else v for v in named[name]]
     tables.print_frame(named, form, empty="no difference")
 
 

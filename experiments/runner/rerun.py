@@ -27,6 +27,7 @@ from db import Store, StoreError, provenance
 from experiments import catalogue
 from experiments.runner import environment, sources
 from solvers.options import OptionError
+from solvers.registries import load_file
 
 if TYPE_CHECKING:
     from sacred import Experiment
@@ -244,7 +245,7 @@ def _experiment(run: Mapping[str, Any], target: str, chosen: Kept) -> Experiment
         return catalogue.load(target)
     try:
         module: ModuleType = (
-            _load(target, target) if target.endswith(".py") else importlib.import_module(target)
+            load_file(target, target) if target.endswith(".py") else importlib.import_module(target)
         )
     except Exception as error:  # a user's module may fail in any way while it is imported
         other = "" if chosen == "stored" else "; `--sources stored` takes its files as they were"
@@ -382,7 +383,7 @@ def _importing(files: Sequence[_File], restored: Sequence[_File]) -> Iterator[No
             data.forget()
             for file in files:
                 if file.module in finder.places and file.module.endswith(".py"):
-                    _load(file.module, str(finder.places[file.module]))
+                    load_file(file.module, str(finder.places[file.module]))
             yield
         finally:
             tops = {name.partition(".")[0] for name in concerned}
@@ -423,22 +424,6 @@ def _write(root: Path, number: int, file: _File) -> Path:
     assert file.content is not None
     place.write_bytes(file.content)
     return place
-
-
-def _load(name: str, place: str) -> ModuleType:
-    """Import a file under a name, as the registries do with a path."""
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, place)
-    if spec is None or spec.loader is None or not Path(place).is_file():
-        raise ImportError(f"there is no file '{place}'")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ CLUSTER = """\
 CONTAINER = """\
 710 650 0:61 / / rw,relatime - overlay overlay rw,lowerdir=/a,upperdir=/b,workdir=/c
 711 710 0:62 / /proc rw,nosuid - proc proc rw
-712 710 0:63 / /work rw,relatime - 9p share rw,trans=virtio
+712 710 0:63 / /home rw,relatime - 9p share rw,trans=virtio
 713 710 0:64 / /shared rw,relatime - virtiofs shared rw
 """
 # The root is no mount of its own: only parts of the table are seen from a changed root.
@@ -100,7 +100,7 @@ def table(tmp_path):
         (CLUSTER, "/my/store.db", "xfs"),
         (CLUSTER, "/naïve/store.db", "smb3"),
         (CONTAINER, "/results/store.db", "overlay"),
-        (CONTAINER, "/work/store.db", "9p"),
+        (CONTAINER, "/home/store.db", "9p"),
         (CONTAINER, "/shared/store.db", "virtiofs"),
         (CHANGED_ROOT, "/home/ada/store.db", "nfs"),
         (CHANGED_ROOT, "/home/here/store.db", "ext4"),

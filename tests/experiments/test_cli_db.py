@@ -1,7 +1,6 @@
 """``deq db …`` as one types it, on both kinds of database."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import sqlite3
@@ -9,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,26 +19,7 @@ from db.schema import Base, Run
 from db.store import connect, locate
 
 TABLES = Base.metadata.tables
-POSTGRES = Path(__file__).parents[1] / "db" / "postgres.py"
 STORES = Path(__file__).parents[1] / "db" / "stores"
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Any]:
-    """A PostgreSQL server of our own, as the store's tests have it."""
-    pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
-    spec = importlib.util.spec_from_file_location("postgres", POSTGRES)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = sys.modules.get("postgres") or importlib.util.module_from_spec(spec)
-    if "postgres" not in sys.modules:
-        sys.modules["postgres"] = module
-        spec.loader.exec_module(module)
-    programs = module.binaries()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs: install them, or set DEQ_POSTGRES_BIN")
-    with module.server(programs) as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
