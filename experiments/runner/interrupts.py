@@ -21,6 +21,19 @@ class Terminated(SacredInterrupt):
     STATUS = "TERMINATED"
 
 
+def interrupt_behind(error: BaseException) -> KeyboardInterrupt | SacredInterrupt | None:
+    """Return the interrupt that an exception is, or whose doing it is; None for an ordinary one.
+
+    A signal may fall where Python itself cleans up, as in the middle of ``Event.wait``, whose lock
+    then complains that nobody holds it: an exception raised while an interrupt is on its way. One
+    that is raised ``from`` something, ``None`` included, speaks for itself.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt | SacredInterrupt):
+        found = None if found.__suppress_context__ else found.__context__
+    return found
+
+
 class Termination:
     """Turns SIGTERM, in the main thread, into an interrupt that is recorded, for a block.
 

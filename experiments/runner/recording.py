@@ -54,7 +54,7 @@ from db.records import solve_row as checked_row
 from experiments.runner import config as configs
 from experiments.runner import environment, sources
 from experiments.runner.checksums import Data, checksums
-from experiments.runner.interrupts import Terminated, Termination
+from experiments.runner.interrupts import Terminated, Termination, interrupt_behind
 from experiments.runner.output import heard
 from experiments.runner.rows import solve_row
 from solvers import Solution
@@ -470,11 +470,11 @@ def _recorded_block(
             hearing = heard(printed.write) if output else contextlib.nullcontext()
             with hearing, _Block(recorder.solve):
                 yield recorder
-        except (KeyboardInterrupt, SacredInterrupt) as interrupt:
-            end(observer.interrupted_event, getattr(interrupt, "STATUS", "INTERRUPTED"))
-            raise
         except BaseException as error:
-            if isinstance(error, SystemExit) and error.code in (None, 0):
+            interrupt = interrupt_behind(error)
+            if interrupt is not None:
+                end(observer.interrupted_event, getattr(interrupt, "STATUS", "INTERRUPTED"))
+            elif isinstance(error, SystemExit) and error.code in (None, 0):
                 end(observer.completed_event, None)
             else:
                 trace = traceback.format_exception(type(error), error, error.__traceback__)
@@ -677,8 +677,11 @@ def experiment(
             announce(observer.run_id, observer.uuid)
         try:
             return main(config_class(**copy.deepcopy(_run.config)), recorder)
-        except BaseException:
+        except BaseException as error:
             _run._get_captured_output()  # else what a failing run printed last would be lost
+            interrupt = interrupt_behind(error)
+            if interrupt is not None and interrupt is not error:
+                raise interrupt  # noqa: B904  # the error that it caused is no failure of its own
             raise
 
     made.option_hook(prepare)

@@ -87,18 +87,41 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def muddle() -> None:  # as when the signal falls into Event.wait
+    try:
+        interrupt()
+    finally:
+        threading.Lock().release()
+
+
 def fail() -> None:
     raise ArithmeticError("not today")
 
 
+def translate() -> None:
+    try:
+        interrupt()
+    except KeyboardInterrupt:
+        raise ArithmeticError("not today") from None
+
+
 @pytest.mark.parametrize(
     ("end", "status"),
-    [(terminate, "TERMINATED"), (interrupt, "INTERRUPTED"), (fail, "FAILED")],
+    [
+        (terminate, "TERMINATED"),
+        (interrupt, "INTERRUPTED"),
+        (muddle, "INTERRUPTED"),
+        (fail, "FAILED"),
+        (translate, "FAILED"),
+    ],
 )
 def test_how_a_script_ends(
     workplace: Path, store: Opened, end: Callable[[], None], status: str
 ) -> None:
-    with pytest.raises(BaseException, match=r"SIGTERM|not today|^$"), record(name="script"):
+    with (
+        pytest.raises(BaseException, match=r"SIGTERM|not today|unlocked|^$"),
+        record(name="script"),
+    ):
         solvers.solve(problem(), Picard())
         end()
     run = store().run(1)

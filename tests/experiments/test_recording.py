@@ -80,9 +80,10 @@ def test_every_solve_of_a_block_can_be_recorded(workplace: Path, store: Opened) 
     assert list(solves["outer_step"]) == [0, 7, 7]
 
 
-def test_ctrl_c_is_recorded(workplace: Path, store: Opened) -> None:
+@pytest.mark.parametrize("what", ["interrupt", "muddle"])
+def test_ctrl_c_is_recorded(what: str, workplace: Path, store: Opened) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(tiny.experiment, {"what": "interrupt"})
+        run_experiment(tiny.experiment, {"what": what})
     assert list(store().runs()["status"]) == ["INTERRUPTED"]
 
 

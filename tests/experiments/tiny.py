@@ -38,7 +38,7 @@ class TinyConfig:
     device: Device = "auto"
     seed: Seed = 0
     what: Literal[
-        "solve", "raise", "die", "wait", "misuse", "interrupt", "terminate", "observe"
+        "solve", "raise", "die", "wait", "misuse", "interrupt", "muddle", "terminate", "observe"
     ] = "solve"
     notes: str = ""
 
@@ -80,6 +80,11 @@ def main(config: TinyConfig, recorder: Recorder) -> float:
         recorder.solve(solution, colour="red")
     if config.what == "interrupt":
         signal.raise_signal(signal.SIGINT)
+    if config.what == "muddle":  # as when the signal falls into Event.wait
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            threading.Lock().release()
     if config.what == "terminate":
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
