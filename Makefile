@@ -3,6 +3,7 @@ PYTHON   ?= python3
 DEVICE   ?= auto
 STUDY    ?= compare
 WORKERS  ?= 1
+QUICK    ?=
 PIP_ARGS ?=
 BIN      := .venv/bin
 READY    := .venv/ready
@@ -29,14 +30,14 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## the environment (.venv); PIP_ARGS= for another build of torch
 
-experiment: $(READY)  ## run a study and write its report: STUDY=compare DEVICE=auto|cpu|cuda WORKERS=1
-	@$(BIN)/deq study $(STUDY) --device $(DEVICE) --workers $(WORKERS) --report
+experiment: $(READY)  ## run a study and write its report: STUDY=compare DEVICE=auto|cpu|cuda WORKERS=1 QUICK=1
+	@$(BIN)/deq study $(STUDY) --device $(DEVICE) --workers $(WORKERS) --report $(if $(QUICK),with quick=true)
 
 experiment-%: $(READY)  ## the same for the study named
-	@$(BIN)/deq study $* --device $(DEVICE) --workers $(WORKERS) --report
+	@$(BIN)/deq study $* --device $(DEVICE) --workers $(WORKERS) --report $(if $(QUICK),with quick=true)
 
 report: $(READY)  ## write the report of STUDY again, from the store alone
-	@$(BIN)/deq report $(STUDY)
+	@$(BIN)/deq report $(STUDY)$(if $(QUICK),-quick)
 
 test: $(READY)  ## every test
 	@$(BIN)/python -m pytest --numprocesses 2 --quiet

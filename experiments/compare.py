@@ -142,6 +142,13 @@ class CompareConfig:
     def completed(self) -> CompareConfig:
         """Return the config with the data that the model wants, and the sizes that it brings."""
         model, dataset = data.resolve(self.model, self.data)
+        with torch.device("meta"):
+            explicit = models.registry.build(model, "model").explicit
+        if explicit:
+            raise OptionError(
+                f"model.name = '{model['name']}', as configured, is an explicit network, which has"
+                " no equilibrium to solve for: the experiment training trains it"
+            )
         if self.data_sha256 not in ("", dataset.sha256):
             raise OptionError(
                 f"data_sha256 = '{self.data_sha256}': the data set '{dataset.name}' here has"
@@ -249,9 +256,7 @@ def prepare(config: CompareConfig) -> Bench:
     model = models.registry.build(config.model, "model")
     dataset = data.load(model.data if config.data is None else config.data)
     dtype = getattr(torch, config.dtype)
-    for part in (model.inject, model.cell, model.readout):
-        if isinstance(part, nn.Module):
-            part.to(config.device, dtype)
+    model.module().to(config.device, dtype)
     stream = _on(dataset.batches("train", config.batch, config.seed), config.device, dtype)
     gradient = config.gradient and gradients.registry.build(config.gradient, "gradient")
     x, target = next(stream)

@@ -114,9 +114,7 @@ def differentiable(given: FixedPointProblem) -> FixedPointProblem:
 def double(model: Model) -> Model:
     """Return a copy of a model in float64 on the CPU."""
     clone = copy.deepcopy(model)
-    for part in (clone.inject, clone.cell, clone.readout):
-        if isinstance(part, nn.Module):
-            part.to("cpu", torch.float64)
+    clone.module().to("cpu", torch.float64)
     return clone
 
 

@@ -14,6 +14,8 @@ A file says what differs from the experiment's defaults::
       - {model.name: transformer, solver.name: newton}
     gpu:                                   # DEVICE=cuda: base goes over base
       base: {batch: 256}                   # and grid, exclude stand instead of theirs
+    quick:                                 # ``with quick=true``: likewise, a look within minutes,
+      base: {steps: 20}                    # kept as the study NAME-quick
 
 ``registry`` knows our files; the path of another YAML file works wherever a name does.
 """
@@ -45,8 +47,11 @@ _SECTIONS: dict[str, tuple[type, str]] = {
     "grid": (list, "a list of blocks, each a mapping of axes"),
     "exclude": (list, "a list of mappings of config keys"),
     "gpu": (dict, "a mapping of base, grid and exclude"),
+    "quick": (dict, "a mapping of base, grid and exclude"),
 }
-_GPU_SECTIONS = ("base", "grid", "exclude")
+_VARIANTS = ("gpu", "quick")
+_VARIANT_SECTIONS = ("base", "grid", "exclude")
+QUICK = "-quick"
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class Study:
         Blocks; each maps dotted keys to their values.
     exclude
         Mappings of dotted keys to values; a list of values means any of them.
-    gpu
-        The sections for ``device=cuda``, raw.
+    gpu, quick
+        The sections for ``device=cuda`` and for ``quick=true``, raw.
     """
 
     name: str
@@ -80,17 +85,36 @@ class Study:
     grid: tuple[Block, ...] = ()
     exclude: tuple[Mapping[str, Any], ...] = ()
     gpu: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
     lines: Mapping[Place, int] = field(default_factory=dict, repr=False)
 
     def on_gpu(self) -> Study:
         """Return the study with its sections for ``device=cuda``."""
-        moved = {place[1:]: line for place, line in self.lines.items() if place[:1] == ("gpu",)}
+        return self._variant("gpu")
+
+    def in_a_hurry(self) -> Study:
+        """Return the study with its sections for ``quick=true``, under a name of its own.
+
+        Raises
+        ------
+        OptionError
+            If it has none.
+        """
+        if not self.quick:
+            raise OptionError(
+                f"quick = True: the study '{self.name}' has no section 'quick' in {self.path}; run"
+                " it as it is"
+            )
+        return dataclasses.replace(self._variant("quick"), name=f"{self.name}{QUICK}")
+
+    def _variant(self, section: str) -> Study:
+        own: Mapping[str, Any] = getattr(self, section)
+        moved = {place[1:]: line for place, line in self.lines.items() if place[:1] == (section,)}
         return dataclasses.replace(
             self,
-            base=merge(self.base, self.gpu.get("base", {})),
-            grid=self.gpu.get("grid", self.grid),
-            exclude=self.gpu.get("exclude", self.exclude),
-            gpu={},
+            base=merge(self.base, own.get("base", {})),
+            grid=own.get("grid", self.grid),
+            exclude=own.get("exclude", self.exclude),
             lines={**self.lines, **moved},
         )
 
@@ -172,8 +196,8 @@ class _Reader:
         self.check_sections(content, (), tuple(_SECTIONS))
         if "experiment" not in content:
             raise self.error((), "'experiment' is missing: which one runs the trials?")
-        gpu = content.get("gpu") or {}
-        self.check_sections(gpu, ("gpu",), _GPU_SECTIONS)
+        for variant in _VARIANTS:
+            self.check_sections(content.get(variant) or {}, (variant,), _VARIANT_SECTIONS)
         return Study(
             name=self.path.stem,
             path=self.path,
@@ -183,7 +207,8 @@ class _Reader:
             base=self.config(content.get("base"), ("base",)),
             grid=self.grid(content.get("grid"), ("grid",)),
             exclude=self.exclude(content.get("exclude"), ("exclude",)),
-            gpu=self.gpu(gpu),
+            gpu=self.variant(content.get("gpu") or {}, "gpu"),
+            quick=self.variant(content.get("quick") or {}, "quick"),
             lines=self.lines,
         )
 
@@ -231,12 +256,12 @@ class _Reader:
                 raise self.error((*place, index), f"{rule!r}: expected a mapping of config keys")
         return tuple({str(k): plain(v) for k, v in rule.items()} for rule in content or ())
 
-    def gpu(self, content: Mapping[str, Any]) -> dict[str, Any]:
+    def variant(self, content: Mapping[str, Any], name: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
         if "base" in content:
-            made["base"] = self.config(content["base"], ("gpu", "base"))
+            made["base"] = self.config(content["base"], (name, "base"))
         if "grid" in content:
-            made["grid"] = self.grid(content["grid"], ("gpu", "grid"))
+            made["grid"] = self.grid(content["grid"], (name, "grid"))
         if "exclude" in content:
-            made["exclude"] = self.exclude(content["exclude"], ("gpu", "exclude"))
+            made["exclude"] = self.exclude(content["exclude"], (name, "exclude"))
         return made

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from experiments.configurations import Configuration
     from solvers.registries import Entry
 
 Form = Literal["table", "json", "csv"]
@@ -58,6 +59,27 @@ def entries_table(kind: str, entries: Iterable[Entry]) -> Table:
         needs = ", ".join(entry.requires)
         what = entry.summary or entry.error
         table.add_row(entry.name, Text(what), Text(options), needs, Text(entry.reference))
+    return table
+
+
+def configurations_table(configurations: Iterable[Configuration]) -> Table:
+    """Return the models as they are configured, with the numbers of their parameters."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="configurations", title_justify="left")
+    for column in ("model", "in", "parameters", "of the cell", "options that are not the default"):
+        counted = column in ("parameters", "of the cell")
+        table.add_column(column, justify="right" if counted else "left", overflow="fold")
+    usual: dict[str, Mapping[str, Any]] = {}
+    for made in configurations:
+        usual.setdefault(made.model, made.config)
+        own = {k: v for k, v in made.config.items() if usual[made.model].get(k) != v}
+        counts = [
+            f"{n:,}" if n is not None else "–" for n in (made.parameters, made.cell_parameters)
+        ]
+        said = ", ".join(f"{key}={_text(value)}" for key, value in own.items())
+        table.add_row(made.model, made.name, *counts, Text(made.error or said))
     return table
 
 

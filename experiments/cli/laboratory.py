@@ -16,7 +16,6 @@ from experiments.cli.common import json_option, open_store, store_option, where_
 REGISTRIES = {
     "solvers": ("solvers:registry", "solvers.linear:registry"),
     "gradients": ("implicit.gradients:registry",),
-    "models": ("implicit.models:registry",),
     "problems": ("solvers.problems:registry",),
     "data": ("experiments.data:registry",),
 }
@@ -42,6 +41,31 @@ def _registry_command(name: str, places: tuple[str, ...]) -> click.Command:
         return 0
 
     return command
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> int:
+    """List the models: options, defaults, references, and the parameters of each configuration."""
+    from experiments.configurations import configurations
+    from implicit.models import registry
+
+    entries = [registry.describe(name) for name in registry.names()]
+    found = configurations()
+    if as_json:
+        rows = [
+            {
+                "kind": registry.kind,
+                **dataclasses.asdict(entry),
+                "configurations": [dataclasses.asdict(c) for c in found if c.model == entry.name],
+            }
+            for entry in entries
+        ]
+        tables.print_json(rows)
+    else:
+        tables.console().print(tables.entries_table(registry.kind, entries))
+        tables.console().print(tables.configurations_table(found))
+    return 0
 
 
 def _attribute(place: str) -> Any:
@@ -127,6 +151,8 @@ def study(  # noqa: PLR0917  # click passes by name
 
     \b
     deq study compare with model.name=mypackage.mymodel:build
+
+    `with quick=true` runs the short form of a study that has one, kept as NAME-quick.
     """
     from experiments.runner import config, progress
     from experiments.runner import study as runner
@@ -144,7 +170,7 @@ def study(  # noqa: PLR0917  # click passes by name
     )
     console.print(progress.summary_view(plan, summary, shlex.join(["deq", *ctx.obj])))
     if with_report and not summary.interrupted:
-        _report(chosen.name, store, None, None)
+        _report(plan.study.name, store, None, None)
     return summary.exit_code
 
 
@@ -180,6 +206,7 @@ def _report(name: str, store: str | None, where: str | None, out: str | None) ->
 
 COMMANDS = (
     *(_registry_command(name, places) for name, places in REGISTRIES.items()),
+    models,
     studies,
     run,
     study,

@@ -6,6 +6,7 @@ measured behind it (``v_gradients``) when there is one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from collections.abc import Iterable, Mapping
@@ -147,6 +148,45 @@ class Frames:
         runs = self.runs[self.runs["experiment"] == experiment]
         points = self.points[self.points["run_id"].isin(runs["id"])]
         return replace(self, runs=runs, points=points)
+
+    def configs(self) -> dict[int, dict[str, Any]]:
+        """Return the whole config of each run, with dotted keys, by its number."""
+        return {run: dict(flat) for run, flat in _configs(self.runs, self.store).items()}
+
+    def results(self) -> dict[int, dict[str, float]]:
+        """Return what each run returned, by its number; nothing for one that did not complete."""
+        found: dict[int, dict[str, float]] = {}
+        for run in self.runs["id"]:
+            result = self.store.run(int(run))["result"]
+            found[int(run)] = dict(result) if isinstance(result, Mapping) else {}
+        return found
+
+    def series(self, *names: str) -> pd.DataFrame:
+        """Return points of the runs' series, of these names or of all: run_id, name, step, value.
+
+        In the order in which they were logged; ``value`` may be nan or infinite.
+        """
+        runs = self.runs["id"]
+        span = f"run_id >= {runs.min()} and run_id <= {runs.max()}"
+        frame = self.store.series(span.replace("run_id", "id"), names or None)
+        frame = frame[frame["run_id"].isin(runs)]
+        return frame[["run_id", "name", "step", "value"]].reset_index(drop=True)
+
+    def beside(self, *studies: str) -> Frames:
+        """Return the frames with the runs of other studies too, as far as the store has any."""
+        both = [self]
+        for study in studies:
+            with contextlib.suppress(StoreError):
+                both.append(load(study, self.store))
+        runs = pd.concat([frames.runs for frames in both], ignore_index=True)
+        points = pd.concat([frames.points for frames in both], ignore_index=True)
+        first = ~runs.duplicated("id")
+        return replace(
+            self,
+            runs=runs[first].reset_index(drop=True),
+            points=points.drop_duplicates("solve_id").reset_index(drop=True),
+            superseded=sum(frames.superseded for frames in both),
+        )
 
     def traces(self, solve_ids: Iterable[int]) -> pd.DataFrame:
         """Return the traces of these solves: solve_id, evaluations, seconds, residual, active."""

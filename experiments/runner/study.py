@@ -86,7 +86,8 @@ def plan(
     """Check every trial of a study and find out which are missing from the store.
 
     ``overrides`` goes over every trial, and so does ``device`` (``auto`` is resolved here); on a
-    CUDA device the study's ``gpu`` sections count. The store is made if there is none; what killed
+    CUDA device the study's ``gpu`` sections count, and with ``quick: true`` among the overrides its
+    ``quick`` sections. The store is made if there is none; what killed
     runs left in their journals is stored before it is asked, and runs whose process is gone DIED.
 
     Raises
@@ -102,6 +103,10 @@ def plan(
     chosen = check_value(Device, overrides.get("device", device), "device")
     if chosen.startswith("cuda"):
         study = study.on_gpu()
+    quick = check_value(bool, overrides.get("quick", False), "quick")
+    if quick:
+        study = study.in_a_hurry()
+    overrides = {key: value for key, value in overrides.items() if key != "quick"}
     over = (
         {**overrides, "device": chosen} if "device" in configs.defaults(configured) else overrides
     )

@@ -26,6 +26,11 @@ exclude:
 gpu:
   base: {max_evaluations: 9}
   exclude: []
+quick:
+  base: {reltol: 1e-1}
+  grid:
+    - seed: [7]
+  exclude: []
 """
 
 
@@ -87,6 +92,17 @@ def test_the_sections_of_the_gpu(tmp_path: Path) -> None:
     assert len(trials(study.on_gpu())) == 6
 
 
+def test_a_short_form_is_a_study_of_its_own(tmp_path: Path) -> None:
+    short = write(tmp_path, GOOD).in_a_hurry()
+    assert short.name == "mine-quick"
+    [trial] = trials(short)
+    found = (trial.config["reltol"], trial.config["seed"], trial.config["solver"]["mixing"])
+    assert found == (1e-1, 7, 0.5)
+    lasting = write(tmp_path, GOOD.partition("quick:")[0])
+    with pytest.raises(OptionError, match="quick = True: the study 'mine' has no section 'quick'"):
+        lasting.in_a_hurry()
+
+
 MISTAKES = {
     "not a mapping": ("- a", ["mine.yaml:1", "experiment, title"]),
     "empty": ("", ["mine.yaml", "expected a mapping"]),
@@ -102,6 +118,7 @@ MISTAKES = {
     "not YAML": ("experiment: x\nbase: [1,\n", ["mine.yaml:", "not YAML"]),
     "bad key": ("experiment: x\nbase:\n  on: 1", ["mine.yaml", "YAML reads on"]),
     "gpu section": ("experiment: x\ngpu:\n  bse: {}", ["mine.yaml:3", "did you mean 'base'"]),
+    "quick section": ("experiment: x\nquick:\n  gird: []", ["mine.yaml:3", "did you mean 'grid'"]),
     "exclude": ("experiment: x\nexclude: [seed]", ["mine.yaml:2", "mapping of config keys"]),
 }
 

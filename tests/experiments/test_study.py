@@ -52,6 +52,19 @@ def test_a_failure_and_a_death_lose_one_trial_each(deq: Deq, store: Opened) -> N
     assert "4 trials, 0 done already, 4 to run" in dry.out
 
 
+def test_the_short_form_of_a_study(deq: Deq, store: Opened) -> None:
+    Path("mine.yaml").write_text(
+        "experiment: tiny:experiment\ngrid: [{seed: [0, 1, 2]}]\nquick: {grid: [{seed: [5]}]}\n"
+    )
+    said = deq("study", "mine.yaml", "with", "quick=true")
+    assert said.code == 0
+    assert list(store().runs()[["study", "seed"]].itertuples(index=False)) == [("mine-quick", 5)]
+    assert "3 to run" in deq("study", "mine.yaml", "--dry-run", "with", "quick=false").out
+    wrong = deq("study", "mine.yaml", "with", "quick=soon")
+    assert wrong.code == 2
+    assert "quick = 'soon'" in wrong.err
+
+
 def test_an_edited_file_of_the_users_runs_again(deq: Deq) -> None:
     Path("mine.py").write_text("from solvers import Picard\n\nclass Mine(Picard):\n    pass\n")
     Path("mine.yaml").write_text("experiment: tiny:experiment\nbase: {solver.name: mine.py:Mine}\n")
