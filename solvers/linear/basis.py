@@ -18,11 +18,17 @@ class Basis:
     ----------
     first
         (B, D) the first vector of each sample.
+    most
+        How many vectors there will be at most, if that is few: they have their room at once, so
+        that there are never two copies of them. ``None`` lets it grow.
     """
 
-    def __init__(self, first: Tensor) -> None:
+    def __init__(self, first: Tensor, most: int | None = None) -> None:
         self._buffer, self._used = first[:, None], 1
         self._most = 0
+        if most is not None and not torch.is_grad_enabled():
+            self._buffer = first.new_empty(len(first), most, first.shape[1])
+            self._buffer[:, 0] = first
 
     @property
     def vectors(self) -> Tensor:

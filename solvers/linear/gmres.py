@@ -74,6 +74,7 @@ def arnoldi_solve(
     max_products: int,
     read_every: int | None = None,
     precondition: Product | None = None,
+    bounded: bool = False,
 ) -> Cycle:
     """Minimise ‖b − A x‖ over a Krylov space that grows until every sample is at its tolerance.
 
@@ -96,6 +97,8 @@ def arnoldi_solve(
         the CPU, where it is free, else never.
     precondition
         A right preconditioner P, linear: the space is that of A P, and x = P (the sum).
+    bounded
+        Whether the whole space may be allocated at once, as one that was chosen small.
     """
     if read_every is None:
         read_every = 1 if free_reads(b) else 0
@@ -104,7 +107,10 @@ def arnoldi_solve(
     apply, b = widened(lambda v: product(right(v)), b)
     noise = 10 * torch.finfo(b.dtype).eps
     beta = length(b)
-    basis = Basis(b / torch.where(beta.detach() > 0, beta, 1.0)[:, None])
+    basis = Basis(
+        b / torch.where(beta.detach() > 0, beta, 1.0)[:, None],
+        max_products + 1 if bounded else None,
+    )
     columns: list[Tensor] = []
     lives: list[Any] = []
     grown: list[Any] = []
@@ -226,7 +232,8 @@ class GMRES(LinearSolver):
     Parameters
     ----------
     restart
-        Products a cycle; ``None`` keeps the whole space, (products + 1) vectors of a state.
+        Products a cycle, for whose (restart + 1) vectors of a state there is room from the start;
+        ``None`` keeps the whole space, which grows as it is needed.
     """
 
     restart: Annotated[int, Field(ge=1)] | None = None
@@ -254,12 +261,15 @@ class GMRES(LinearSolver):
         going = torch.ones_like(reasons, dtype=torch.bool)
         while result.products < max_products:
             budget = max_products - result.products
+            # The basis of the cycle before would live through this one.
+            result.space = cycle = None
             cycle = arnoldi_solve(
                 apply,
                 r,
                 tolerance=torch.where(going, tolerance * factor, torch.inf),
                 max_products=min(budget, self.restart or budget),
                 read_every=reading_interval(b),
+                bounded=self.restart is not None,
             )
             before, after = result.residual, row_norm(cycle.r, norm)
             broken = going & ~torch.isfinite(after)
@@ -273,7 +283,7 @@ class GMRES(LinearSolver):
             result.history_bytes = max(result.history_bytes, cycle.basis_bytes)
             result.reads += cycle.reads + 1
             result.residual = after
-            result.space = cycle.space or result.space
+            result.space = cycle.space
             # A cycle that the budget cut short says nothing of what a whole one would gain.
             whole = ~cycle.live | (cycle.products == self.restart)
             stalled = going & (after > tolerance) & (after > 0.99 * before) & whole
