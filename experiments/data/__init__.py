@@ -1,4 +1,6 @@
-"""Data sets: real data that comes with the libraries, so that nothing is downloaded.
+"""Data sets: what comes with the libraries, what is computed, and published files of the user's.
+
+Nothing is downloaded: the last are read from a directory that is named by ``data.root=``.
 
 ``load`` gives a data set for a name, a config or a user's own iterable of batches;
 ``resolve`` chooses the data of a model and tells the model its sizes.
@@ -23,6 +25,12 @@ registry: Registry[Any] = Registry("data set", "deq_lab.data")
 _loaded: dict[str, DataSet] = {}
 registry.register("digits", "experiments.data.digits:build")
 registry.register("pydoc", "experiments.data.pydoc:build")
+registry.register("pylib", "experiments.data.pylib:build")
+registry.register("copy_memory", "experiments.data.copy_memory:build")
+registry.register("markov", "experiments.data.markov:build")
+registry.register("ptb", "experiments.data.ptb:build")
+registry.register("wikitext103", "experiments.data.wikitext103:build")
+registry.register("cifar10", "experiments.data.cifar10:build")
 
 
 def load(data: object) -> DataSet:
@@ -47,7 +55,8 @@ def forget() -> None:
 def model_options(dataset: DataSet) -> dict[str, int]:
     """Return the options of a model that follow from its data.
 
-    These are those of ``inputs``, ``classes``, ``vocabulary`` and ``length`` that the data has.
+    These are those of ``inputs``, ``classes``, ``channels``, ``size``, ``vocabulary`` and
+    ``length`` that the data has.
     """
     return dict(dataset.meta)
 
@@ -81,8 +90,9 @@ def resolve(model: object, data: object = None) -> tuple[dict[str, Any], DataSet
         if config.get(key) is None:
             config[key] = needed
         given = config[key]
-        if isinstance(given, int) and (given < needed or (key == "inputs" and given != needed)):
-            least = "" if key == "inputs" else "at least "
+        exact = key in ("inputs", "channels", "size")
+        if isinstance(given, int) and (given < needed or (exact and given != needed)):
+            least = "" if exact else "at least "
             raise OptionError(
                 f"model.{key} = {given}: the data set '{dataset.name}' needs {least}{needed};"
                 " leave the option out to take it from the data"

@@ -20,7 +20,7 @@ def build() -> DataSet:
         name="digits",
         train=(x[~test], target[~test]),
         test=(x[test], target[test]),
-        meta={"inputs": x.shape[1], "classes": 10},
+        meta={"inputs": x.shape[1], "classes": 10, "channels": 1, "size": 8},
         provenance=(
             f"{len(x)} handwritten digits of 8×8 pixels from scikit-learn (UCI, optical recognition"
             " of handwritten digits), every fifth one for testing."

@@ -10,12 +10,10 @@ import platform
 from pydoc_data.topics import topics
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from experiments.data.dataset import DataSet, Pair
-from solvers.options import OptionError
+from experiments.data.dataset import DataSet
+from experiments.data.text import decode, encode, windows
 
 __all__ = ["build", "decode", "encode"]
 
@@ -42,33 +40,16 @@ def build(length: Annotated[int, Field(ge=1)] = 16) -> DataSet:
     test = "".join(texts[4::5])
     return DataSet(
         name="pydoc",
-        train=_windows(encode(train, alphabet), length),
-        test=_windows(encode(test, alphabet), length),
+        train=windows(encode(train, alphabet), length),
+        test=windows(encode(test, alphabet), length),
         meta={"vocabulary": len(alphabet), "length": length},
         provenance=(
             f"{len(train) + len(test)} characters of the documentation in CPython"
             f" {platform.python_version()} (pydoc_data.topics), {len(test)} of them for testing."
         ),
         alphabet=alphabet,
+        ordered=True,
     )
 
 
 build.reference = "CPython, pydoc_data.topics"  # type: ignore[attr-defined]  # for `deq data`
-
-
-def encode(text: str, alphabet: str) -> Tensor:
-    """Return the codes (T,) of a text: the places of its characters in the alphabet."""
-    code = {character: i for i, character in enumerate(alphabet)}
-    return torch.tensor([code[character] for character in text], dtype=torch.int64)
-
-
-def decode(codes: Tensor, alphabet: str) -> str:
-    """Return the text of the codes (T,)."""
-    return "".join(alphabet[i] for i in codes.tolist())
-
-
-def _windows(codes: Tensor, length: int) -> Pair:
-    if len(codes) <= length:
-        raise OptionError(f"length = {length}: the text has {len(codes)} characters in a split")
-    windows = codes.unfold(0, length + 1, length)  # the last of one is the first of the next
-    return windows[:, :-1], windows[:, 1:]
