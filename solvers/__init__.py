@@ -20,9 +20,12 @@ from solvers.problem import FixedPointProblem, RootProblem
 from solvers.registries import Registry
 from solvers.solution import ReturnCode, Solution, Stats, Trace
 from solvers.solver import BaseSolver, ForeignSolver, Solver
+from solvers.splitting import ForwardBackward, PeacemanRachford
 
 registry: Registry[BaseSolver] = Registry("solver", "deq_lab.solvers")
-for _solver in (Picard, Anderson, Broyden, Newton, NewtonKrylov, Fallback):
+for _solver in (
+    Picard, Anderson, Broyden, Newton, NewtonKrylov, Fallback, ForwardBackward, PeacemanRachford
+):  # fmt: skip
     registry.register(_solver.name, _solver)
 for _name, _place in EXTENSIONS.items():
     registry.register(_name, _place)
@@ -37,12 +40,14 @@ __all__ = [
     "Fallback",
     "FixedPointProblem",
     "ForeignSolver",
+    "ForwardBackward",
     "Inverse",
     "Iteration",
     "NeumannSeries",
     "Newton",
     "NewtonKrylov",
     "OptionError",
+    "PeacemanRachford",
     "Picard",
     "Registry",
     "ReturnCode",

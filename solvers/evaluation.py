@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from solvers.problem import Layout, Problem, RootProblem
+from solvers.proximal import Pieces, listening, taken
 from solvers.solution import Stats
 
 
@@ -30,9 +31,13 @@ class Evaluator:
         point needs no evaluation of its own.
     compiled
         Call the function through ``torch.compile`` where no graph is kept.
+    listens
+        Take the parts that the function offers (:mod:`solvers.proximal`); nothing is compiled then.
 
     Attributes
     ----------
+    pieces
+        The parts of the last evaluation, if they are listened for and were offered.
     tally
         The counts as they are written; ``stats`` is the same with all evaluations in it.
     """
@@ -44,6 +49,7 @@ class Evaluator:
         graph: bool = False,
         keep_last: bool = False,
         compiled: bool = False,
+        listens: bool = False,
     ) -> None:
         self.problem = problem
         self.layout = Layout(problem.z0)
@@ -52,6 +58,7 @@ class Evaluator:
         self.graph = graph
         self.keep_last = keep_last
         # Dynamo remembers what it compiled by the function's code, so that solves share it.
+        compiled = compiled and not listens
         self._quick = torch.compile(problem.function) if compiled else problem.function
         kind = self.layout.device.type
         # The caller's autocast is for f; the solver's own algebra runs outside it.
@@ -63,9 +70,22 @@ class Evaluator:
         self._rows: npt.NDArray[np.int64] | slice = slice(None)
         self.started = time.perf_counter()
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._listens, self._out = listens, None
+        self._kept: dict[str, Any] = {}  # what a solver makes of the parts once
+        self.pieces: Pieces | None = None
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(z) and the residual, both (B, D), at the remaining samples."""
+        if not self._listens:
+            return self._evaluated(z)
+        with listening() as offers:
+            found = self._evaluated(z)
+        out, self._out = self._out, None
+        offer = taken(offers, out)
+        self.pieces = None if offer is None else Pieces(offer, self._kept, self.tally)
+        return found
+
+    def _evaluated(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.graph:
             fz = self._function(z, self.args)
             self._last = (z, z, fz) if z.requires_grad else None
@@ -92,6 +112,8 @@ class Evaluator:
         else:
             with torch.autocast(self.layout.device.type, self._autocast):
                 out = function(self.layout.unpack(z), *args, *self.problem.params)
+        if self._listens:
+            self._out = out
         value = self.layout.pack(
             self.layout.check(
                 out, z.shape[0], self.tally.evaluations + 1, any_float=self._autocast is not None
@@ -140,6 +162,7 @@ class Evaluator:
         self.args = tuple(a[kept] for a in self.args)
         self.rows = self._pick(on_host)
         self._last = None
+        self.pieces = None if self.pieces is None else self.pieces.restricted(kept)
 
     def forget(self) -> None:
         """Keep no graph, not even the one that is kept now."""

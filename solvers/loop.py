@@ -348,6 +348,7 @@ class Iteration:
             graph=self.graph,
             keep_last="linearise" in solver.requires,
             compiled=settings.compile,
+            listens="projection" in solver.requires,
         )
         self.layout, self._tally = self.evaluator.layout, self.evaluator.tally
         self.independent = True if self.problem.batch <= 1 else self.problem.samples_independent
@@ -527,7 +528,11 @@ class Iteration:
                 # The samples' residuals are at most these when the whole is at most the least.
                 tolerance = tolerance.amin(dim=0, keepdim=True)
             state = self.solver.aim(state, tolerance)
-        at = At(lambda: self.evaluator.linearise(point, shape), self._rows(self._residual))
+        at = At(
+            lambda: self.evaluator.linearise(point, shape),
+            self._rows(self._residual),
+            self.evaluator.pieces,
+        )
         z, self._state = self.solver.step(state, z, fz, at)
         self._tally.iterations += 1
         if self._half:

@@ -64,7 +64,8 @@ class Stats:
     sample_evaluations
         (B,) evaluations that each sample took part in: what freezing saves.
     jvps, vjps
-        Products with the Jacobian and with its transpose, on the batch.
+        Products with the Jacobian and with its transpose, on the batch; those of a splitting with
+        its resolvent count as ``jvps``.
     iterations
         Steps of the solver.
     seconds

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from solvers.evaluation import Linearisation
     from solvers.foreign import Objective
     from solvers.inverse import Inverse
+    from solvers.proximal import Pieces
 
 Linearise = Callable[[], "Linearisation"]
 
@@ -29,11 +30,16 @@ class At:
     ----------
     residual
         (B, D) f(z) − z, or g(z) itself of a root problem: z + g(z) − z would round it.
+    pieces
+        The parts of f(z) = P(W z + u), where the solver requires them and f offers them.
     """
 
-    def __init__(self, linearise: Linearise, residual: Tensor) -> None:
+    def __init__(
+        self, linearise: Linearise, residual: Tensor, pieces: Pieces | None = None
+    ) -> None:
         self._linearise = linearise
         self.residual = residual
+        self.pieces = pieces
 
     def __call__(self) -> Linearisation:
         """Return the products with the Jacobian at this point."""
@@ -53,8 +59,9 @@ class BaseSolver(Options):
     name
         The registry name.
     requires
-        What the problem must offer: ``linearise`` (derivatives of f) and ``blocks`` (a Jacobian
-        with a block a sample; where samples depend on each other the loop hands over one row).
+        What the problem must offer: ``linearise`` (derivatives of f), ``blocks`` (a Jacobian
+        with a block a sample; where samples depend on each other the loop hands over one row) and
+        ``projection`` (the parts of f(z) = P(W z + u), :mod:`solvers.proximal`).
     reference
         Where the rule comes from.
     """

@@ -110,5 +110,7 @@ class Model:
 
 
 registry: Registry[Model] = Registry("model", "deq_lab.models")
-registry.register("mlp", "implicit.models.mlp:build")
-registry.register("transformer", "implicit.models.transformer:build")
+for _name in (
+    "mlp", "transformer", "universal_transformer", "trellisnet", "mdeq", "monotone", "revnet"
+):  # fmt: skip
+    registry.register(_name, f"implicit.models.{_name}:build")

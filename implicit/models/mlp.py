@@ -4,6 +4,13 @@
 
 is the simplest deep equilibrium model: L evaluations from z0 = 0 are a network of L layers that
 share their weights, and its fixed point depends on x only through the injection U x + b.
+
+Two networks beside it show what sharing and injection do. Without injection,
+
+    z_0 = U x + b,    z+ = tanh(W z + b')
+
+forgets x with depth: where that is a contraction, all x have the same fixed point, and no gradient
+reaches U. With layers of their own, z_{l+1} = tanh(W_l z_l + …), it is the plain deep network.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from implicit.models import Model
+from implicit.models.stack import Stack
 
 __all__ = ["Cell", "build"]
 
@@ -23,25 +31,30 @@ __all__ = ["Cell", "build"]
 class Cell(nn.Module):
     """z+ = tanh(W z + u), where u = U x + b; state and injection are (B, width).
 
+    Without injection z+ = tanh(W z + b'), from z_0 = u.
+
     Parameters
     ----------
     width
         Size of the state.
     gain
         The entries of W are N(0, gain² / width): W has spectral radius near ``gain``.
+    injected
+        Whether u is added at each evaluation.
     """
 
-    def __init__(self, width: int, gain: float) -> None:
+    def __init__(self, width: int, gain: float, *, injected: bool = True) -> None:
         super().__init__()
         self.W = nn.Parameter(gain / math.sqrt(width) * torch.randn(width, width))
+        self.b = None if injected else nn.Parameter(torch.zeros(width))
 
     def initial_state(self, u: Tensor) -> Tensor:
-        """Return zeros (B, width)."""
-        return torch.zeros_like(u)
+        """Return zeros (B, width), or u without injection."""
+        return torch.zeros_like(u) if self.b is None else u
 
     def forward(self, z: Tensor, u: Tensor) -> Tensor:
         """Return the next state (B, width)."""
-        return torch.tanh(nn.functional.linear(z, self.W) + u)
+        return torch.tanh(nn.functional.linear(z, self.W) + (u if self.b is None else self.b))
 
 
 def build(
@@ -51,6 +64,8 @@ def build(
     classes: Annotated[int, Field(ge=2)] | None = None,
     gain: Annotated[float, Field(ge=0)] = 0.95,
     injection: Annotated[float, Field(gt=0)] = 1.0,
+    injected: bool = True,
+    layers: Annotated[int, Field(ge=1)] | None = None,
 ) -> Model:
     """Weight-tied, input-injected layer z+ = tanh(W z + U x + b), a linear classifier behind it.
 
@@ -84,17 +99,26 @@ def build(
         Scale of W.
     injection
         Scale of U.
+    injected
+        Whether each evaluation sees x; else only the start of the iteration does, and what learns
+        from it is the unrolled network, for an equilibrium has no derivative in its start.
+    layers
+        So many layers, each with a W of its own, instead of the equilibrium; U x + b is that of
+        all.
     """
     inputs, classes = inputs or 64, classes or 10
     inject = nn.Linear(inputs, width)
     nn.init.normal_(inject.weight, std=injection / math.sqrt(inputs))
     nn.init.zeros_(inject.bias)
+    cells = [Cell(width, gain, injected=injected) for _ in range(layers or 1)]
     return Model(
         inject=inject,
-        cell=Cell(width, gain),
+        cell=cells[0] if layers is None else Stack(cells),
         readout=nn.Linear(width, classes),
         loss=nn.functional.cross_entropy,
         data="digits",
+        explicit=layers is not None,
+        task="classification",
     )
 
 

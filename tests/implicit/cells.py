@@ -11,10 +11,16 @@ from implicit.gradients.implicit import adjoint_registry
 from solvers import ForeignSolver
 from solvers.extensions.peer import installed
 
+# Those for maps of one form, which these cells do not have, are test_monotone.py's.
+SPLITTINGS = [
+    n
+    for n in solvers.registry.names()
+    if "projection" in solvers.registry.factory(n).requires  # type: ignore[attr-defined]
+]
 ALL = [
     n
     for n in solvers.registry.names()
-    if installed(getattr(solvers.registry.factory(n), "package", "torch"))
+    if installed(getattr(solvers.registry.factory(n), "package", "torch")) and n not in SPLITTINGS
 ]
 FOREIGN = [n for n in ALL if issubclass(solvers.registry.factory(n), ForeignSolver)]  # type: ignore[arg-type]
 OURS = [n for n in ALL if n not in FOREIGN]

@@ -36,11 +36,17 @@ from solvers.problems import registry as problems
 
 EPS = {"float32": torch.finfo(torch.float32).eps, "float64": torch.finfo(torch.float64).eps}
 
-# Those of a package that is not there, as xitorch for a later Python, are test_extensions.py's.
+SPLITTINGS = [
+    n
+    for n in solvers.registry.names()
+    if "projection" in solvers.registry.factory(n).requires  # type: ignore[attr-defined]
+]
+# Those of a package that is not there, as xitorch for a later Python, are test_extensions.py's;
+# those for maps of one form, which no problem of the library has, are test_splitting.py's.
 ALL = [
     n
     for n in solvers.registry.names()
-    if installed(getattr(solvers.registry.factory(n), "package", "torch"))
+    if installed(getattr(solvers.registry.factory(n), "package", "torch")) and n not in SPLITTINGS
 ]
 FOREIGN = [n for n in ALL if issubclass(solvers.registry.factory(n), ForeignSolver)]  # type: ignore[arg-type]
 # Those that our loop iterates, the chain of them included.

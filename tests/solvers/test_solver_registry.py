@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 import torch
-from maps import ALL, FOREIGN, OURS, every_solver, tanh_map
+from maps import ALL, FOREIGN, OURS, SPLITTINGS, tanh_map
 from pydantic import Field
 from torch import Tensor
 
@@ -15,6 +15,8 @@ import solvers
 from solvers import OptionError, Registry, Solver, as_config
 from solvers.extensions import EXTENSIONS
 from solvers.problems import registry as problems
+
+every_name = pytest.mark.parametrize("name", ALL + SPLITTINGS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class HeavyBall(Solver):
         return fz + self.momentum * (z - state["last"]), {"last": z}
 
 
-@every_solver
+@every_name
 def test_every_entry_builds_without_options_and_describes_itself(name: str) -> None:
     solver = solvers.registry.get(name)
     entry = solvers.registry.describe(name)
@@ -44,13 +46,13 @@ def test_every_entry_builds_without_options_and_describes_itself(name: str) -> N
     assert entry.summary.endswith((".", "f(z) − z‖²."))
     assert entry.reference or name == "fallback"
     packages = {"scipy", "torchdeq", "xitorch"}
-    assert set(entry.requires) <= {"linearise", "blocks", "dense", *packages}
+    assert set(entry.requires) <= {"linearise", "blocks", "dense", "projection", *packages}
     assert entry.requires == tuple(sorted(solver.requires))
     libraries = ("scipy_", "torch_", "torchdeq_", "xitorch_")
     assert name.startswith(libraries) == (name in FOREIGN)
 
 
-@every_solver
+@every_name
 def test_a_config_is_the_object_and_back(name: str) -> None:
     solver = solvers.registry.get(name)
     config = as_config(solver)
@@ -63,6 +65,7 @@ def test_a_config_is_the_object_and_back(name: str) -> None:
 
 def test_the_names() -> None:
     assert {"picard", "anderson", "broyden", "newton", "newton_krylov", "fallback"} == set(OURS)
+    assert {"forward_backward", "peaceman_rachford"} == set(SPLITTINGS)
     assert set(FOREIGN) <= set(EXTENSIONS) <= set(solvers.registry.names())
     assert sorted(ALL) == ALL
     assert "anderson" in solvers.registry
