@@ -20,6 +20,7 @@ from implicit.gradients.equilibrium import at_equilibrium
 from solvers import linear
 from solvers import registry as solver_registry
 from solvers.linear import GMRES
+from solvers.options import OptionError
 from solvers.problem import Problem
 from solvers.registries import Registry
 from solvers.solution import Solution
@@ -70,6 +71,21 @@ class Implicit(Gradient):
 
     name: ClassVar[str] = "implicit"
     reference: ClassVar[str] = "Bai, Kolter & Koltun 2019, Theorem 1"
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises
+        ------
+        OptionError
+            For a solver of maps of one form, which the adjoint has not.
+        """
+        super().__post_init__()
+        if "projection" in self.solver.requires:
+            raise OptionError(
+                f"solver = {self.solver}: takes maps z = (W z + u)+ alone, and the adjoint is a"
+                " linear system; use GMRES(), Anderson() or any other"
+            )
 
     def solve(self, problem: Problem, request: Request) -> Solution:
         """Solve without a graph; the value's backward solves the adjoint."""
