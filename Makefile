@@ -5,11 +5,12 @@ STUDY    ?= compare
 WORKERS  ?= 1
 QUICK    ?=
 PIP_ARGS ?=
+PAPER    := depth language runtime vision stability budget reproduce
 BIN      := .venv/bin
 READY    := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup experiment report test torture lint types check clean
+.PHONY: help setup experiment paper report test torture lint types check clean
 
 help:  ## this list
 	@grep -hE '^[a-z%<>-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 22
@@ -35,6 +36,10 @@ experiment: $(READY)  ## run a study and write its report: STUDY=compare DEVICE=
 
 experiment-%: $(READY)  ## the same for the study named
 	@$(BIN)/deq study $* --device $(DEVICE) --workers $(WORKERS) --report $(if $(QUICK),with quick=true)
+
+paper: $(READY)  ## the studies of the DEQ paper one after the other, and the page that compares: QUICK=1 takes minutes
+	@for study in $(PAPER); do \
+	  $(BIN)/deq study $$study --device $(DEVICE) --workers $(WORKERS) --report $(if $(QUICK),with quick=true) || exit $$?; done
 
 report: $(READY)  ## write the report of STUDY again, from the store alone
 	@$(BIN)/deq report $(STUDY)$(if $(QUICK),-quick)

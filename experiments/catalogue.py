@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "overhead": "experiments.overhead:experiment",
     "problems": "experiments.problems:experiment",
     "theory": "experiments.theory:experiment",
+    "training": "experiments.training:experiment",
 }
 
 

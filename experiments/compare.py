@@ -115,51 +115,25 @@ class CompareConfig:
                 " of the two may be"
             )
         solver = solvers.registry.build(self.solver, "solver")
-        native = not isinstance(solver, solvers.ForeignSolver)
-        if self.gradient is not None:
-            gradient = gradients.registry.build(self.gradient, "gradient")
-            if "native" in gradient.requires and not native:
-                raise OptionError(
-                    f"gradient.name = '{gradient.name}': it differentiates through the steps of"
-                    f" native solvers, and '{solver.name}' owns its loop: use 'implicit'"
-                )
-            if "own" in gradient.requires:
-                raise OptionError(
-                    f"gradient.name = '{gradient.name}': it brings its own iteration, so that no"
-                    " solver can be compared with it: the studies gradients and memory measure it"
-                )
-            if uses_inverse(gradient) and not solvers.leaves_inverse(solver):
-                raise OptionError(
-                    f"solver.name = '{solver.name}': '{gradient.name}' uses what the solver learns"
-                    " of the inverse Jacobian, and it learns nothing: use 'broyden' or 'anderson'"
-                )
-        if self.fixed_budget and not native:
+        gradient = self.gradient and gradients.registry.build(self.gradient, "gradient")
+        if isinstance(gradient, Gradient) and "own" in gradient.requires:
             raise OptionError(
-                f"fixed_budget = True: '{solver.name}' decides itself when to stop; use a native"
-                " solver"
+                f"gradient.name = '{gradient.name}': it brings its own iteration, so that no"
+                " solver can be compared with it: the studies gradients and memory measure it"
             )
+        check_pair(solver, cast(Gradient | None, gradient), fixed_budget=self.fixed_budget)
 
     def completed(self) -> CompareConfig:
         """Return the config with the data that the model wants, and the sizes that it brings."""
-        model, dataset = data.resolve(self.model, self.data)
+        made = with_data(self)
         with torch.device("meta"):
-            explicit = models.registry.build(model, "model").explicit
+            explicit = models.registry.build(made.model, "model").explicit
         if explicit:
             raise OptionError(
-                f"model.name = '{model['name']}', as configured, is an explicit network, which has"
-                " no equilibrium to solve for: the experiment training trains it"
+                f"model.name = '{made.model['name']}', as configured, is an explicit network, which"
+                " has no equilibrium to solve for: the experiment training trains it"
             )
-        if self.data_sha256 not in ("", dataset.sha256):
-            raise OptionError(
-                f"data_sha256 = '{self.data_sha256}': the data set '{dataset.name}' here has"
-                f" {dataset.sha256}; its content differs, so the runs cannot be compared"
-            )
-        dataset.batches("train", self.batch)  # refuses a batch larger than the data
-        # The batches that a user's model brings along have no name: their fingerprint is enough.
-        config = self.data
-        if config is None and dataset.name in data.registry:
-            config = data.registry.complete(dataset.name, "data")
-        return replace(self, model=model, data=config, data_sha256=dataset.sha256)
+        return made
 
     @property
     def points(self) -> list[tuple[float, int]]:
@@ -183,6 +157,30 @@ def as_compare(config: Any, **over: Any) -> CompareConfig:
         f.name: getattr(config, f.name) for f in fields(CompareConfig) if hasattr(config, f.name)
     }
     return CompareConfig(**(shared | over))
+
+
+def with_data(config: AnyConfig) -> AnyConfig:
+    """Return a config with the data that its model wants, and the sizes that it brings.
+
+    Raises
+    ------
+    OptionError
+        If the data is not that of ``data_sha256``, or has fewer samples than a batch.
+    """
+    given: Any = config  # every config is a dataclass, and those with data have these fields
+    model, dataset = data.resolve(given.model, given.data)
+    if given.data_sha256 not in ("", dataset.sha256):
+        raise OptionError(
+            f"data_sha256 = '{given.data_sha256}': the data set '{dataset.name}' here has"
+            f" {dataset.sha256}; its content differs, so the runs cannot be compared"
+        )
+    dataset.batches("train", given.batch)  # refuses a batch larger than the data
+    # The batches that a user's model brings along have no name: their fingerprint is enough.
+    chosen = given.data
+    if chosen is None and dataset.name in data.registry:
+        chosen = data.registry.complete(dataset.name, "data")
+    made: AnyConfig = replace(given, model=model, data=chosen, data_sha256=dataset.sha256)
+    return made
 
 
 def on_its_data(config: AnyConfig, compared: CompareConfig) -> AnyConfig:
@@ -237,6 +235,31 @@ class Bench:
         """Return the loss of a solution."""
         with _autocast(self.config):
             return self.model.loss(self.model.readout(solution.value), self.target)
+
+
+def check_pair(solver: BaseSolver, gradient: Gradient | None, *, fixed_budget: bool) -> None:
+    """Refuse a gradient that does not fit a solver, and a budget that the solver cannot keep.
+
+    Raises
+    ------
+    OptionError
+        With what does.
+    """
+    native = not isinstance(solver, solvers.ForeignSolver)
+    if gradient is not None and "native" in gradient.requires and not native:
+        raise OptionError(
+            f"gradient.name = '{gradient.name}': it differentiates through the steps of"
+            f" native solvers, and '{solver.name}' owns its loop: use 'implicit'"
+        )
+    if gradient is not None and uses_inverse(gradient) and not solvers.leaves_inverse(solver):
+        raise OptionError(
+            f"solver.name = '{solver.name}': '{gradient.name}' uses what the solver learns"
+            " of the inverse Jacobian, and it learns nothing: use 'broyden' or 'anderson'"
+        )
+    if fixed_budget and not native:
+        raise OptionError(
+            f"fixed_budget = True: '{solver.name}' decides itself when to stop; use a native solver"
+        )
 
 
 def uses_inverse(gradient: Gradient) -> bool:

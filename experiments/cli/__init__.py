@@ -17,6 +17,7 @@ import click
 from experiments import errors
 from experiments.cli.common import Group
 from experiments.cli.laboratory import COMMANDS
+from experiments.cli.resume import resume
 from experiments.cli.runs import group as runs_group
 from experiments.cli.store import group as store_group
 from experiments.cli.store import query
@@ -29,7 +30,7 @@ def deq() -> None:
     """A laboratory for deep equilibrium models: which root finder, which gradient, and why."""
 
 
-for _command in (*COMMANDS, runs_group, query, store_group):
+for _command in (*COMMANDS, resume, runs_group, query, store_group):
     deq.add_command(_command)
 
 

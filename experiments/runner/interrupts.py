@@ -34,6 +34,12 @@ def interrupt_behind(error: BaseException) -> KeyboardInterrupt | SacredInterrup
     return found
 
 
+class Diverged(SacredInterrupt):
+    """What was computed is not finite any more; the message says since when, and what was first."""
+
+    STATUS = "DIVERGED"
+
+
 class Termination:
     """Turns SIGTERM, in the main thread, into an interrupt that is recorded, for a block.
 

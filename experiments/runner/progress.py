@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from experiments.runner.study import DONE, Plan, Summary
+from experiments.runner.study import DONE, RESULTS, Plan, Summary
 
 FAILURES_SHOWN = 20
 
@@ -40,6 +40,9 @@ class Display(Protocol):
     def started(self, label: str) -> None:
         """Show that a trial began."""
 
+    def went_on(self, label: str, text: str) -> None:
+        """Show how far a trial is."""
+
     def ended(self, label: str, status: str, message: str | None) -> None:
         """Show how a trial ended; ``message`` says why it failed."""
 
@@ -52,7 +55,7 @@ def display(console: Console, total: int) -> Display:
 class _Live:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        self._running: list[str] = []
+        self._running: dict[str, str] = {}  # how far each is
         self._failed = 0
         self._progress = Progress(
             BarColumn(bar_width=24),
@@ -82,22 +85,27 @@ class _Live:
         self._progress.stop()
 
     def started(self, label: str) -> None:
-        self._running.append(label)
+        self._running[label] = ""
+        self._show()
+
+    def went_on(self, label: str, text: str) -> None:
+        self._running[label] = f": {text}"
         self._show()
 
     def ended(self, label: str, status: str, message: str | None) -> None:
-        self._running.remove(label)
+        del self._running[label]
         if status != DONE:
-            self._failed += 1
-            self._console.print(Text(f"{status}: {label}: {_first_line(message)}", style="red"))
+            known = status in RESULTS
+            self._failed += not known
+            style = "yellow" if known else "red"
+            self._console.print(Text(f"{status}: {label}: {_first_line(message)}", style=style))
         self._progress.advance(self._task)
         self._show()
 
     def _show(self, description: str = "") -> None:
         failed = f"{self._failed} failed" if self._failed else ""
-        self._progress.update(
-            self._task, description=description or " | ".join(self._running), failed=failed
-        )
+        running = " | ".join(f"{label}{text}" for label, text in self._running.items())
+        self._progress.update(self._task, description=description or running, failed=failed)
 
 
 class _Lines:
@@ -120,6 +128,9 @@ class _Lines:
 
     def started(self, label: str) -> None:
         self._began[label] = time.monotonic()
+
+    def went_on(self, label: str, text: str) -> None:
+        return  # a line for each would hide those that count
 
     def ended(self, label: str, status: str, message: str | None) -> None:
         self._ended += 1

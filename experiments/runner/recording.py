@@ -45,7 +45,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import solvers
 from db import RunObserver, StoreError, connect, default_url, provenance
@@ -54,7 +54,7 @@ from db.records import solve_row as checked_row
 from experiments.runner import config as configs
 from experiments.runner import environment, sources
 from experiments.runner.checksums import Data, checksums
-from experiments.runner.interrupts import Terminated, Termination, interrupt_behind
+from experiments.runner.interrupts import Diverged, Terminated, Termination, interrupt_behind
 from experiments.runner.output import heard
 from experiments.runner.rows import solve_row
 from solvers import Solution
@@ -77,7 +77,7 @@ SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes most of a second a run
 BEAT = 5.0  # seconds between two signs of life; kill -9 loses the scalars since the last one
 
 __all__ = [
-    "Announce", "Outcome", "Recorder", "Terminated",
+    "Announce", "Diverged", "Outcome", "Recorder", "Resume", "Terminated",
     "attach", "config_class", "experiment", "is_experiment", "record", "run_experiment",
 ]  # fmt: skip
 
@@ -85,6 +85,9 @@ LOG = logging.getLogger(__name__)
 
 ConfigT = TypeVar("ConfigT")
 Result = float | Mapping[str, float] | None
+Resume = Literal["no", "possible", "must", "changed"]
+"""Whether a run goes on from the checkpoint of an earlier one: never; if there is one that fits; or
+else fail; or even one that other code has written."""
 Announce = Callable[[int | None, str], None]
 """Called with a run's number, None while the store is away, and its uuid."""
 
@@ -170,10 +173,22 @@ class Recorder:
     info
         A dict of whatever else should be known of the run; the store has its state at every
         heartbeat, and at the end.
+    resume
+        Whether to go on from the checkpoint of an earlier run.
+    told
+        Called with a line about how far the run is, where somebody wants to know.
     """
 
-    def __init__(self, run: Run | _Script, observer: RunObserver | None) -> None:
+    def __init__(
+        self,
+        run: Run | _Script,
+        observer: RunObserver | None,
+        *,
+        resume: Resume = "no",
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         self._run = run
+        self.resume, self.told = resume, told
         self._observer = observer
         self._solves = 0
         self._gradients = 0
@@ -671,8 +686,9 @@ def experiment(
 
     def captured_main(_run: Run) -> Result:
         observer = _recorded(_run)
-        recorder = Recorder(_run, observer)
-        announce = _request.get().on_start
+        request = _request.get()
+        recorder = Recorder(_run, observer, resume=request.resume, told=request.on_progress)
+        announce = request.on_start
         if announce and observer is not None:
             announce(observer.run_id, observer.uuid)
         try:
@@ -712,6 +728,8 @@ class _Request:
     parent: int | None = None
     require_store: bool = True
     on_start: Announce | None = None
+    resume: Resume = "no"
+    on_progress: Callable[[str], None] | None = None
 
 
 _ALONE = _Request()
@@ -743,6 +761,8 @@ def run_experiment(
     comment: str | None = None,
     require_store: bool = True,
     on_start: Announce | None = None,
+    resume: Resume = "no",
+    on_progress: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run an experiment once; what its main function raises becomes the outcome.
 
@@ -758,6 +778,10 @@ def run_experiment(
         A sentence about the run.
     on_start
         Called with the run's number (None while the store is away) and uuid once it has begun.
+    resume
+        Whether the run goes on from the checkpoint of an earlier one, if its experiment makes any.
+    on_progress
+        Called with a line about how far the run is, if its experiment says so.
 
     Raises
     ------
@@ -768,7 +792,9 @@ def run_experiment(
     """
     _complete(made).turn.check()
     made.current_run = None
-    token = _request.set(_Request(study, trial, parent, require_store, on_start))
+    token = _request.set(
+        _Request(study, trial, parent, require_store, on_start, resume, on_progress)
+    )
     error = ""
     try:
         made.run(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from experiments.runner.progress import Display
 
 DONE = "COMPLETED"
+RESULTS = (DONE, "DIVERGED")  # a training that blows up is an answer, too, and would do so again
 CHANGED = "SOURCE CHANGED"
 
 
@@ -41,7 +42,7 @@ class Plan:
     trials
         All, in the order of the file.
     missing
-        Those whose newest attempt is not completed, or ran another version of a user's file.
+        Those whose newest attempt gave no result, or ran another version of a user's file.
     status
         Status of the newest attempt of each trial, if there was one.
     store
@@ -118,11 +119,11 @@ def plan(
     status: dict[str, str] = dict(zip(newest["trial"], newest["status"], strict=True))
     run_ids: dict[str, int] = dict(zip(newest["trial"], newest["run_id"], strict=True))
     for trial in trials:
-        if status.get(trial.id) == DONE and sources.modules(trial.config):
+        if status.get(trial.id) in RESULTS and sources.modules(trial.config):
             run = opened.run(int(run_ids[trial.id]))
             if not _same_sources(trial.config, run["code"] or {}):
                 status[trial.id] = CHANGED
-    missing = [trial for trial in trials if status.get(trial.id) != DONE]
+    missing = [trial for trial in trials if status.get(trial.id) not in RESULTS]
     return Plan(study, trials, missing, status, _shown(opened.url))
 
 
@@ -156,7 +157,8 @@ def run(
 ) -> Summary:
     """Run the missing trials of a plan and return how it went.
 
-    A trial that raises or whose process dies is counted and left behind. Ctrl-C ends the running
+    A trial that raises or whose process dies is counted and left behind. One that was interrupted
+    goes on from its checkpoint, if its experiment made one. Ctrl-C ends the running
     trials, which are then recorded as interrupted, and leaves the rest for the next call.
 
     Raises
@@ -184,7 +186,9 @@ def run(
         events = engine.imap("experiments.runner.study:run_trial", specs)
         with display, _terminable(), contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
-                if event.kind is Kind.REPORTED:
+                if event.kind is Kind.REPORTED and isinstance(event.value, str):
+                    display.went_on(trials[event.key].label, event.value)
+                elif event.kind is Kind.REPORTED:
                     running[event.key] = event.value
                 elif event.kind is Kind.STARTED:
                     display.started(trials[event.key].label)
@@ -192,7 +196,7 @@ def run(
                     failure = _ended(event, trials[event.key], running.pop(event.key, None), store)
                     status = failure.status if failure else DONE
                     summary.counts[status] += 1
-                    if failure:
+                    if failure and status not in RESULTS:
                         summary.failures.append(failure)
                     display.ended(
                         trials[event.key].label, status, failure.message if failure else None
@@ -211,7 +215,7 @@ def run(
 def _ended(
     event: Event, trial: Trial, run: tuple[int | None, str] | None, store: str | None
 ) -> Failure | None:
-    """Return the failure of a trial that ended, or None."""
+    """Return the failure of a trial that ended, in numbers at least; or None."""
     if event.kind is Kind.RETURNED:
         outcome = event.value
         if outcome["status"] == DONE:
@@ -239,6 +243,8 @@ def _mark_died(store: str | None, uuid: str, message: str) -> None:
 def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
     """Run one trial in a worker; ``report`` gets the run's id and uuid once it has begun.
 
+    Then it gets texts that say how far the run is, if the experiment tells.
+
     While the store is away the trial goes on, without an id, and waits in its journal.
     """
     sys.path.extend(place for place in spec["path"] if place not in sys.path)
@@ -252,6 +258,8 @@ def run_trial(spec: Mapping[str, Any], report: Any) -> dict[str, Any]:
         trial=spec["trial"],
         require_store=False,
         on_start=lambda run_id, uuid: report((run_id, uuid)),
+        resume="possible",
+        on_progress=report,
     )
     return {"status": outcome.status, "run_id": outcome.run_id, "error": outcome.error}
 

@@ -250,6 +250,10 @@ def image(width: int = 3, channels: int = 1, size: int | None = None) -> Model:
     return Model(cell, cell, cell, torch.nn.functional.mse_loss)
 
 
+def filters(width: int = 3, channels: int = 7) -> Model:
+    return image(width, channels)
+
+
 def without_data(width: int = 3) -> Model:
     cell = torch.nn.Linear(width, width)
     return Model(cell, cell, cell, torch.nn.functional.mse_loss)
@@ -272,6 +276,8 @@ def test_sizes_that_do_not_fit_the_data_are_refused() -> None:
     for key, value, needed in (("channels", 3, 1), ("size", 32, 8)):
         with pytest.raises(OptionError, match=rf"{key} = {value}: .* 'digits' needs {needed};"):
             data.resolve({"name": name, key: value}, "digits")
+    # An option of one of the two names alone is not about the images.
+    assert data.resolve(f"{__name__}:filters", "digits")[0] == {"name": f"{__name__}:filters"}
     assert data.resolve({"name": "transformer", "length": 40})[0]["length"] == 40
     with pytest.raises(OptionError, match="brings no data, so name a data set"):
         data.resolve(f"{__name__}:without_data")
