@@ -84,6 +84,8 @@ def resolve(model: object, data: object = None) -> tuple[dict[str, Any], DataSet
         )
     dataset = load(data)
     accepted = {option.name for option in models.registry.describe(config["name"]).options}
+    if not {"channels", "size"} <= accepted:  # one of them alone means something else
+        accepted -= {"channels", "size"}
     for key, needed in model_options(dataset).items():
         if key not in accepted:
             continue
