@@ -32,11 +32,14 @@ def resume(run: str, changed: bool, store: str | None) -> int:
     RUN is the number of the run or the start of its uuid. What goes on is a new run, which has the
     whole course in its series, and the old one as its parent.
     """
+    from db import reap, sync
     from experiments import catalogue
     from experiments.runner.recording import run_experiment
     from solvers.options import OptionError
 
     opened = open_store(store)
+    sync(opened.url)  # a killed run's last words, and that it is dead
+    reap(opened.url)
     before = opened.run(run)
     number = before["id"]
     checkpoint = _checkpoint(opened, before)
@@ -85,7 +88,8 @@ def _checkpoint(opened: Store, run: Mapping[str, Any]) -> Checkpoint:
         )
     if status == "RUNNING":
         raise OptionError(
-            f"run {number} is RUNNING: wait for its end, or `deq runs reap` if its process died"
+            f"run {number} is RUNNING, and its process lives or is another machine's: wait for its"
+            " end"
         )
     if status == "COMPLETED":
         raise OptionError(

@@ -102,7 +102,8 @@ def build(
     3          1.00  0.58..0.92  13, 54, 226   10 of 80 not in 200
     =========  ====  ==========  ============  ========================
 
-    Sequences of 32 cost the same (Picard 17, 54, 114).
+    Sequences of 32 cost the same (Picard 17, 54, 114). So does pre-LN (31, 54, 100; Anderson 15,
+    24, 36); with 16 remembered positions it is somewhat more (33, 61, 195; 15, 25, 53).
 
     The published model of WikiText-103 ("medium, adaptive") has width 700, 10 heads, inner 48000,
     norm post, memory and length 150, window 1000, weight norm, dropout and embedding dropout 0.05,
