@@ -36,7 +36,7 @@ RESULTS = (
     "loss", "accuracy", "perplexity", "train_loss", "evaluations", "products", "converged",
     "test_evaluations", "step_seconds", "inference_seconds", "seconds", "work", "peak_bytes",
     "layer_peak_bytes", "parameters", "cell_parameters", "steps", "seconds_to_target",
-    "work_to_target",
+    "work_to_target", "entropy_rate",
 )  # fmt: skip
 """What a run may return; what it did not is NaN."""
 

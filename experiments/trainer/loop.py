@@ -217,6 +217,8 @@ class Trainer:
             "parameters": float(sum(p.numel() for p in self.modules.parameters())),
             "cell_parameters": float(cell),
         }
+        if self.dataset.entropy_rate is not None:
+            result["entropy_rate"] = self.dataset.entropy_rate
         if c.target_loss is not None:
             seconds, work = self.tally.reached or (math.inf, math.inf)
             result |= {"seconds_to_target": seconds, "work_to_target": work}

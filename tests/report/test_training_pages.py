@@ -205,11 +205,12 @@ def test_language_sets_its_ratios_beside_the_papers(tmp_path: Path) -> None:
 def test_language_draws_the_floor_of_a_known_language(tmp_path: Path) -> None:
     made = store(tmp_path, "language")
     text = {"data": {"name": "markov", "tokens": 2000, "length": 32}}
-    training(made, {**text, **SOLVED, "model": {"name": "transformer", "width": 8}}, loss=2.0)
+    own = {**text, **SOLVED, "model": {"name": "transformer", "width": 8}}
+    training(made, own, loss=2.0, more={"entropy_rate": math.log(3.0)})
     found = page(made, "language")
-    assert "No model can do better than" in sentences(found)
+    assert "No model can do better than 3.00" in sentences(found)
     rules = figures(found)["perplexity"].spec["datasets"]["rows_0_rules"]
-    assert 1 < rules[0]["y"] < 16
+    assert rules[0]["y"] == pytest.approx(3.0)
 
 
 def runtime_study(made: Made) -> None:

@@ -486,18 +486,9 @@ def _perplexities(case: Case) -> list[Markup]:
 
 
 def _floor(runs: pd.DataFrame) -> float | None:
-    """Return the least perplexity that the text allows, if it is known: of the synthetic language.
-
-    Its entropy rate follows from the options of the data alone.
-    """
-    config = runs["config"].iloc[0]
-    if config.get("data.name") != "markov":
-        return None
-    from experiments import data  # torch is needed for nothing else here
-
-    options = {k.removeprefix("data."): v for k, v in config.items() if k.startswith("data.")}
-    rate = data.load(options).entropy_rate
-    return None if rate is None else math.exp(rate)
+    """Return the perplexity of a perfect model, where the language's entropy rate is known."""
+    rates = runs["entropy_rate"].dropna()
+    return math.exp(float(rates.iloc[0])) if len(rates) else None
 
 
 def _least_memory(rows: Sequence[Row]) -> Markup:
