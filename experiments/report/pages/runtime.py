@@ -38,7 +38,7 @@ from experiments.report.sections import measured
 from experiments.report.trainings import EQUILIBRIUM, EXPLICIT, TIED, Estimate
 from experiments.report.words import listed, sentence, strong
 
-__all__ = ["page"]
+__all__ = ["cases_of", "page"]
 
 TRAINING_PAPER, INFERENCE_PAPER = (2.82, 2.40), (1.76, 1.64)
 """DEQ-Transformer over 18 layers, DEQ-TrellisNet over 70 levels (2019, table 4)."""
@@ -158,13 +158,24 @@ def _soonest(rows: pd.DataFrame) -> str:
     return min(order, key=lambda label: order[label])
 
 
-def page(frames: Frames) -> Page:
-    """Return what the runs of ``runtime`` say."""
+def cases_of(frames: Frames) -> list[Case]:
+    """Return the completed trainings, model by model, each network at its best learning rate."""
+    runs = _runs(frames)
+    return _cases(frames, runs[runs["completed"]])
+
+
+def _runs(frames: Frames) -> pd.DataFrame:
     runs = trainings.runs(frames)
     runs["rate"] = [_number(config.get(_RATE)) for config in runs["config"]]
     runs["label"] = [trainings.network(config) for config in runs["config"]]
     # A Universal Transformer is the transformer's layer, so many times.
     runs["case"] = runs["case"].str.removeprefix("universal_")
+    return runs
+
+
+def page(frames: Frames) -> Page:
+    """Return what the runs of ``runtime`` say."""
+    runs = _runs(frames)
     cases = _cases(frames, runs[runs["completed"]])
     blocks: list[Block] = [Prose(trainings.overview(frames))]
     if cases:
