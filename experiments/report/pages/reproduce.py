@@ -497,16 +497,20 @@ def _figure(lines: Sequence[Line]) -> list[Figure]:
         return []
     rows = []
     for line in known:
-        name = f"{line.claim.measure}: {line.claim.what}"
         low, high = (line.ours.low, line.ours.high) if line.ours.certain else (math.nan, math.nan)
+        shared = {"measure": line.claim.measure, "name": _short(line.claim.what)}
         rows += [
-            {"name": name, "label": "here", "x": line.ours.value, "low": low, "high": high,
+            {**shared, "label": "here", "x": line.ours.value, "low": low, "high": high,
              "seeds": line.ours.number or 1, "runs": line.runs},
-            {"name": name, "label": "the paper", "x": line.claim.paper, "low": math.nan,
+            {**shared, "label": "the paper", "x": line.claim.paper, "low": math.nan,
              "high": math.nan, "seeds": 0, "runs": []},
         ]  # fmt: skip
+    frame = pd.DataFrame(rows)
     looks = curves.palette(["here", "the paper"])
-    panel = Forest("ratios", pd.DataFrame(rows), Axis("ratio", log=True), rules=(1.0,))
+    panels = [
+        Forest(str(measure), group, Axis("ratio", log=True), rules=(1.0,))
+        for measure, group in frame.groupby("measure", sort=False)
+    ]
     return [
         Figure(
             "claims",
@@ -516,9 +520,24 @@ def _figure(lines: Sequence[Line]) -> list[Figure]:
                 " marks of a row lie together, the claim holds at our size; bars are intervals over"
                 " seeds."
             ),
-            lambda: forest.draw([panel], looks, columns=1, width=460),
+            lambda: forest.draw(panels, looks, columns=1, width=460),
         )
     ]
+
+
+def _short(what: str) -> str:
+    """Return the name of a row of the figure, which has little room."""
+    for long, short in (
+        ("DEQ-Tr", "Tr"),
+        (", Penn Treebank", " (PTB)"),
+        (", WikiText-103", " (WT103)"),
+        (" over ", " / "),
+        ("with checkpoints / without", "√L / whole"),
+        (" with checkpoints", " √L"),
+        (" with Jacobian regularisation", ", regularised"),
+    ):
+        what = what.replace(long, short)
+    return what
 
 
 def _convergence(frames: Frames, done: pd.DataFrame, end: str) -> Section | None:
