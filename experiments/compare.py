@@ -126,13 +126,10 @@ class CompareConfig:
     def completed(self) -> CompareConfig:
         """Return the config with the data that the model wants, and the sizes that it brings."""
         made = with_data(self)
-        with torch.device("meta"):
-            explicit = models.registry.build(made.model, "model").explicit
-        if explicit:
-            raise OptionError(
-                f"model.name = '{made.model['name']}', as configured, is an explicit network, which"
-                " has no equilibrium to solve for: the experiment training trains it"
-            )
+        # A user's own is built by the run alone, which then records what it does.
+        if made.model["name"] in models.registry:
+            with torch.device("meta"):
+                _refuse_explicit(models.registry.build(made.model, "model"), made.model)
         return made
 
     @property
@@ -272,11 +269,20 @@ def _autocast(config: CompareConfig) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=config.autocast is not None)
 
 
+def _refuse_explicit(model: Model, config: Config) -> None:
+    if model.explicit:
+        raise OptionError(
+            f"model.name = '{config['name']}', as configured, is an explicit network, which has no"
+            " equilibrium to solve for: the experiment training trains it"
+        )
+
+
 def prepare(config: CompareConfig) -> Bench:
     """Build everything that a config names, on its device, trained for a few steps if asked."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = models.registry.build(config.model, "model")
+    _refuse_explicit(model, config.model)
     dataset = data.load(model.data if config.data is None else config.data)
     dtype = getattr(torch, config.dtype)
     model.module().to(config.device, dtype)

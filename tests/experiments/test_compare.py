@@ -81,3 +81,10 @@ def test_a_mistake_is_one_message(deq: Deq, word: str, parts: list[str]) -> None
     assert "Traceback" not in said.err
     for part in parts:
         assert part in said.err
+
+
+@pytest.mark.parametrize("model", ["model.name=revnet", "model.layers=2"])
+def test_an_explicit_network_has_no_equilibrium_to_compare(deq: Deq, model: str) -> None:
+    said = deq("run", "compare", "with", model, "gradient=null")
+    assert said.code == 2
+    assert "an explicit network, which has no equilibrium to solve for" in said.err
