@@ -88,7 +88,7 @@ def build(
     )
 
 
-build.requires = frozenset({"root"})  # type: ignore[attr-defined]
+build.requires = frozenset({"root"})  # type: ignore[attr-defined]  # printed by `deq data`
 build.reference = (  # type: ignore[attr-defined]  # printed by `deq data`
     "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 )

@@ -53,7 +53,7 @@ def build(
     return load(PUBLISHED, root, length, verify)
 
 
-build.requires = frozenset({"root"})  # type: ignore[attr-defined]
+build.requires = frozenset({"root"})  # type: ignore[attr-defined]  # printed by `deq data`
 build.reference = (  # type: ignore[attr-defined]  # printed by `deq data`
     "Marcus et al., Computational Linguistics 19, 1993; Mikolov et al., Interspeech 2010"
 )

@@ -50,7 +50,7 @@ def build(
     return load(PUBLISHED, root, length, verify)
 
 
-build.requires = frozenset({"root"})  # type: ignore[attr-defined]
+build.requires = frozenset({"root"})  # type: ignore[attr-defined]  # printed by `deq data`
 build.reference = (  # type: ignore[attr-defined]  # printed by `deq data`
     "Merity et al., Pointer Sentinel Mixture Models, arXiv:1609.07843"
 )

@@ -141,6 +141,17 @@ class Section:
         return slug(self.title)
 
 
+def section(title: str, blocks: Sequence[Block | None]) -> Section | None:
+    """Return the section of those blocks that are there; None of none."""
+    there = [block for block in blocks if block is not None]
+    return Section(title, there) if there else None
+
+
+def filled(columns: Sequence[Column], frame: pd.DataFrame) -> list[Column]:
+    """Return the columns that have a number somewhere, and those that name the rows."""
+    return [c for c in columns if c.kind in ("series", "text") or frame[c.key].notna().any()]
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell as the page shows it."""

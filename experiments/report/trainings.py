@@ -23,10 +23,10 @@ from experiments.report.frames import Frames
 from experiments.report.words import listed, plural, sentence, strong
 
 __all__ = [
-    "EQUILIBRIUM", "EXPLICIT", "FEW", "RESULTS", "TIED", "Estimate", "along", "definitions",
-    "depth_of", "failures", "grouped", "interpolated", "kind_of", "labelled", "mean",
-    "missing_runs", "network", "overview", "ratio", "runs", "seeds_of", "series", "smoothed",
-    "unpaired",
+    "EQUILIBRIUM", "EXPLICIT", "FEW", "RESULTS", "TIED", "Estimate", "along", "as_aimed",
+    "definitions", "depth_of", "failures", "grouped", "interpolated", "is_probe", "kind_of",
+    "labelled", "mean", "missing_runs", "network", "overview", "ratio", "runs", "seeds_of",
+    "series", "smoothed", "three", "unpaired",
 ]  # fmt: skip
 
 EQUILIBRIUM, TIED, EXPLICIT = "equilibrium", "tied", "explicit"
@@ -131,6 +131,36 @@ def seeds_of(rows: pd.DataFrame) -> int:
     return int(rows["seed"].nunique())
 
 
+def is_probe(config: Mapping[str, Any]) -> bool:
+    """Whether a training is so short that it measures memory, and no loss.
+
+    Parameters
+    ----------
+    config
+        With dotted keys.
+    """
+    steps = config.get("steps")
+    return isinstance(steps, int) and steps <= _PROBE
+
+
+_PROBE = 5
+
+
+def as_aimed(config: Mapping[str, Any]) -> bool:
+    """Whether an equilibrium is solved as the memory aims say: Anderson(6), GMRES restarted at 12.
+
+    Without preconditioner, whose basis would be kept until the backward.
+    """
+    return (
+        config.get("solver.name") == "anderson"
+        and config.get("solver.window") == 6
+        and config.get("gradient.name") == "implicit"
+        and config.get("gradient.solver.name", "gmres") == "gmres"
+        and config.get("gradient.solver.restart") == 12
+        and not config.get("gradient.precondition")
+    )
+
+
 # Numbers with their intervals -------------------------------------------------------------------
 
 
@@ -167,6 +197,11 @@ class Estimate:
         """Return whether the value is at or below a target; None where it is not known."""
         return self.value <= target if self.known else None
 
+    def interval(self, write: Callable[[float], str] = words.digits) -> str:
+        """Return ``3.1 to 3.32``, or ``–`` where there is no width."""
+        ends = [write(self.low), write(self.high)] if self.certain else []
+        return "\u00a0to\u00a0".join(ends) if len(set(ends)) > 1 else "–"
+
     def text(self, write: Callable[[float], str] = words.digits, *, seeds: bool = False) -> str:
         """Return ``3.21 (3.1 to 3.32)``, or the value alone where there is no width.
 
@@ -183,6 +218,11 @@ class Estimate:
         inside = [f"{low} to {high}"] if self.certain and (low, high) != (value, value) else []
         inside += [plural(self.number, "seed")] if seeds else []
         return f"{value} ({', '.join(inside)})" if inside else value
+
+
+def three(value: float) -> str:
+    """Return a ratio near 1 with three decimals: ``0.139``."""
+    return f"{value:.3f}" if value < 10 else words.digits(value)
 
 
 def mean(values: Iterable[float]) -> Estimate:

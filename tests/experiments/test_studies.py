@@ -5,7 +5,7 @@ import pytest
 import yaml
 from tiny import TinyConfig
 
-from experiments import studies
+from experiments import data, studies
 from experiments.runner import config as configs
 from experiments.runner.trials import Trial, expand
 from solvers.options import OptionError
@@ -177,8 +177,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def needs_files(study: studies.Study) -> bool:
     """Whether its data is in a directory of the user's: see test_configurations.py for those."""
-    of = study.base.get("data") or {}
-    return of.get("name") in ("wikitext103", "ptb", "cifar10")
+    name = (study.base.get("data") or {}).get("name")
+    return name is not None and "root" in data.registry.describe(name).requires
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from experiments.report.blocks import (
     Section,
     Spec,
     Table,
+    filled,
+    section,
     slug,
 )
 from experiments.report.colours import Look
@@ -159,9 +161,9 @@ def page(frames: Frames) -> Page:
         blocks.append(Prose([trainings.missing_runs("completed", frames.study)]))
     parts = [
         Section("The answer", blocks),
-        _section("Memory", [_memory(cases), _published(cases)]),
-        _section("Loss", [_losses(cases), _trade(cases), _courses(frames, done)]),
-        _section("The numbers", [_table(case) for case in cases]),
+        section("Memory", [_memory(cases), _published(cases)]),
+        section("Loss", [_losses(cases), _trade(cases), _courses(frames, done)]),
+        section("The numbers", [_table(case) for case in cases]),
         trainings.failures(frames),
         measured(frames, [*_ways(done), *trainings.definitions()]),
     ]
@@ -177,11 +179,6 @@ def page(frames: Frames) -> Page:
 def _case(row: pd.Series) -> str:
     """Return what is compared: on images, reversible blocks stand beside the layers of ``mlp``."""
     return str(row["data"] if row["model"] in ("mlp", "revnet") else row["case"])
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 # What is said -----------------------------------------------------------------------------------
@@ -529,7 +526,7 @@ def _table(case: Case) -> Table:
         Column("inference_seconds", "a test batch", "seconds"),
         Column("seeds", "seeds", "count"),
     ]
-    columns = [c for c in columns if c.kind == "series" or frame[c.key].notna().any()]
+    columns = filled(columns, frame)
     text = Markup(
         "Means over the seeds; rest the pointer on a number for its interval, on a row for its"
         " runs."

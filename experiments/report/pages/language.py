@@ -25,6 +25,8 @@ from experiments.report.blocks import (
     Prose,
     Section,
     Table,
+    filled,
+    section,
     slug,
 )
 from experiments.report.colours import Look
@@ -47,9 +49,6 @@ FAMILIES = {
 
 EQUAL = 0.02
 """So far apart the parameters of two networks may be that are called of equal parameters."""
-
-PROBE = 5
-"""A training of at most so many steps measures memory, and no loss."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def page(frames: Frames) -> Page:
     runs["family"] = [FAMILIES.get(str(name), str(name)) for name in runs["model"]]
     runs["case"] = runs["family"] + " on " + runs["data"]
     done = runs[runs["completed"]]
-    probe = pd.Series([_steps(c) <= PROBE for c in done["config"]], index=done.index, dtype=bool)
+    probe = pd.Series([trainings.is_probe(c) for c in done["config"]], index=done.index, dtype=bool)
     trained = trainings.labelled(done[~probe])
     probes = trainings.labelled(done[probe])
     groups = trained.groupby(["family", "data"], sort=False)
@@ -192,10 +191,10 @@ def page(frames: Frames) -> Page:
         blocks.append(Prose([trainings.missing_runs("completed", frames.study)]))
     parts = [
         Section("The answer", blocks),
-        _section("Beside the paper", [_table_of_ratios(ratios), _forest(ratios)]),
-        _section("Perplexity", [_courses(frames, trained, looks)]),
-        _section("Memory", [_probes(probes)]),
-        _section("The networks", [_networks(case, looks) for case in cases]),
+        section("Beside the paper", [_table_of_ratios(ratios), _forest(ratios)]),
+        section("Perplexity", [_courses(frames, trained, looks)]),
+        section("Memory", [_probes(probes)]),
+        section("The networks", [_networks(case, looks) for case in cases]),
         trainings.failures(frames),
         measured(frames, [*_definitions(), *trainings.definitions()]),
     ]
@@ -208,16 +207,6 @@ def page(frames: Frames) -> Page:
     )
 
 
-def _steps(config: Mapping[str, Any]) -> float:
-    steps = config.get("steps")
-    return float(steps) if isinstance(steps, int) else math.inf
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
-
-
 # Ratios -----------------------------------------------------------------------------------------
 
 
@@ -226,7 +215,7 @@ def _memory_rows(probes: pd.DataFrame) -> list[Row]:
     found = []
     for paper in MEMORY:
         here = probes[probes["family"] == paper.family]
-        meant = [_published(config) for config in here["config"]]
+        meant = [trainings.as_aimed(config) for config in here["config"]]
         solved = here[(here["kind"] == EQUILIBRIUM) & pd.Series(meant, here.index, dtype=bool)]
         other = here[(here["kind"] == paper.kind) & (here["gradient"] == paper.gradient)]
         other = other[other["depth"] == paper.depth]
@@ -241,21 +230,6 @@ def _memory_rows(probes: pd.DataFrame) -> list[Row]:
 
 
 _BYTES = {"peak_bytes": "memory", "layer_peak_bytes": "memory of the layer"}
-
-
-def _published(config: Mapping[str, Any]) -> bool:
-    """Whether an equilibrium is solved as the memory aims say: Anderson(6), GMRES restarted at 12.
-
-    Without preconditioner, whose basis would be kept until the backward.
-    """
-    return (
-        config.get("solver.name") == "anderson"
-        and config.get("solver.window") == 6
-        and config.get("gradient.name") == "implicit"
-        and config.get("gradient.solver.name", "gmres") == "gmres"
-        and config.get("gradient.solver.restart") == 12
-        and not config.get("gradient.precondition")
-    )
 
 
 def _ids(*frames: pd.DataFrame) -> list[int]:
@@ -282,15 +256,6 @@ def _ratios(case: Case) -> list[Row]:
     return found
 
 
-def _three(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else words.digits(value)
-
-
-def _interval(found: Estimate) -> str:
-    ends = [_three(found.low), _three(found.high)] if found.certain else []
-    return "\u00a0to\u00a0".join(ends) if len(set(ends)) > 1 else "–"
-
-
 def _table_of_ratios(rows: Sequence[Row]) -> Table | None:
     if not rows:
         return None
@@ -304,8 +269,8 @@ def _table_of_ratios(rows: Sequence[Row]) -> Table | None:
                 "paper": "–" if math.isnan(row.paper.value) else f"{row.paper.value:g}",
                 "source": row.paper.source or "–",
                 "target": "–" if math.isnan(row.paper.target) else f"≤\u00a0{row.paper.target:g}",
-                "ours": _three(row.ours.value),
-                "interval": _interval(row.ours),
+                "ours": trainings.three(row.ours.value),
+                "interval": row.ours.interval(trainings.three),
                 "seeds": row.ours.number or 1,
                 "reached": {True: "reached", False: "missed", None: "–"}[row.reached],
                 "value": row.ours.value,
@@ -436,7 +401,7 @@ def _quality(case: Case) -> Markup:
             parts.append(
                 sentence(
                     "{} times that of {} ({})",
-                    strong(found.text(_three)),
+                    strong(found.text(trainings.three)),
                     str(other["label"].iloc[0]),
                     _verdict(found),
                 )
@@ -496,7 +461,7 @@ def _least_memory(rows: Sequence[Row]) -> Markup:
     parts = [
         sentence(
             "{} of {} (the paper: {}; {})",
-            strong(_three(row.ours.value)),
+            strong(trainings.three(row.ours.value)),
             row.against,
             f"{row.paper.value:g}",
             "aim reached" if row.reached else "aim missed",
@@ -512,7 +477,7 @@ def _memory_said(rows: Sequence[Row]) -> list[Markup]:
             "{} of {}: {} times; the paper has {} ({}).",
             strong(row.measure),
             row.against,
-            _three(row.ours.value),
+            trainings.three(row.ours.value),
             f"{row.paper.value:g}",
             row.paper.source,
         )
@@ -634,7 +599,7 @@ def _networks(case: Case, looks: Mapping[str, Look]) -> Table:
         Column("work", "work", "count", "", "evaluations and products of the whole training"),
         Column("seeds", "seeds", "count"),
     ]
-    columns = [c for c in columns if c.kind == "series" or frame[c.key].notna().any()]
+    columns = filled(columns, frame)
     text = Markup("Means over the seeds; rest the pointer on a number for its interval.")
     return Table(f"networks-{slug(case.name)}", case.name, text, columns, frame, looks=looks)
 

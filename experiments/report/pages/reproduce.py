@@ -31,9 +31,6 @@ from experiments.studies import QUICK
 __all__ = ["page"]
 
 OTHERS = ("language", "runtime", "depth", "vision", "stability")
-PROBE = 5
-"""A training of at most so many steps measures memory, and no loss."""
-
 Match = Callable[[Mapping[str, Any]], bool]
 
 _FAMILY = {
@@ -81,7 +78,7 @@ class Which:
         if self.kind == EQUILIBRIUM:
             rows = rows[rows["regularised"] == self.regularised]
             if self.probe:
-                rows = rows[rows["config"].map(_published).astype(bool)]
+                rows = rows[rows["config"].map(trainings.as_aimed).astype(bool)]
         elif len(rows):
             rows = rows[rows["depth"].fillna(0) == rows["depth"].fillna(0).max()]
         if rows.empty:
@@ -269,7 +266,7 @@ class Line:
             if isinstance(config.get(key), int):
                 parts.append(f"{name} {config[key]}")
         steps = config.get("steps")
-        if isinstance(steps, int) and steps > PROBE:
+        if isinstance(steps, int) and not trainings.is_probe(config):
             parts.append(f"{steps} steps")
         said = ", ".join(parts)
         return f"{said}; {self.claim.differs}" if self.claim.differs else said
@@ -329,7 +326,7 @@ def _runs(frames: Frames) -> pd.DataFrame:
     runs = trainings.runs(frames)
     runs["study"] = runs["run_id"].map(frames.runs.set_index("id")["study"]).fillna("")
     runs["family"] = [_FAMILY.get(str(name), str(name)) for name in runs["model"]]
-    runs["probe"] = [_steps(config) <= PROBE for config in runs["config"]]
+    runs["probe"] = [trainings.is_probe(config) for config in runs["config"]]
     # Labels tell apart within a study and its two kinds of runs.
     groups = runs.groupby(["study", "probe"], sort=False)
     parts = [trainings.labelled(group) for _, group in groups]
@@ -346,20 +343,6 @@ def _tuned(frames: Frames, end: str) -> pd.DataFrame:
         return pd.DataFrame()
     found = pd.concat(parts).assign(study=study, probe=False)
     return found.assign(family=[_FAMILY.get(str(name), str(name)) for name in found["model"]])
-
-
-def _steps(config: Mapping[str, Any]) -> float:
-    steps = config.get("steps")
-    return float(steps) if isinstance(steps, int) else math.inf
-
-
-def _published(config: Mapping[str, Any]) -> bool:
-    """Whether the memory is that of Anderson(6) and GMRES restarted at 12, as is aimed at."""
-    return (
-        config.get("solver.window") == 6
-        and config.get("gradient.solver.restart") == 12
-        and not config.get("gradient.precondition")
-    )
 
 
 def _pretrained(config: Mapping[str, Any]) -> bool:
@@ -382,8 +365,8 @@ def _cards(lines: Sequence[Line], copy: pd.DataFrame) -> list[Card]:
             sentence(
                 "{}: {} here, {} in the paper.",
                 strong(line.claim.what),
-                line.ours.text(_three),
-                _three(line.claim.paper),
+                line.ours.text(trainings.three),
+                trainings.three(line.claim.paper),
             )
             for line in known
         ]
@@ -447,10 +430,6 @@ def _copied(copy: pd.DataFrame) -> list[Markup]:
     return said
 
 
-def _three(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else words.digits(value)
-
-
 def _table(lines: Sequence[Line]) -> Table:
     frame = pd.DataFrame(
         [
@@ -458,9 +437,9 @@ def _table(lines: Sequence[Line]) -> Table:
                 "measure": line.claim.measure,
                 "what": line.claim.what,
                 "numbers": f"{line.claim.numbers} ({line.claim.source})",
-                "paper": _three(line.claim.paper),
-                "ours": _three(line.ours.value) if line.ours.known else "–",
-                "interval": f"{_three(line.ours.low)} to {_three(line.ours.high)}"
+                "paper": trainings.three(line.claim.paper),
+                "ours": trainings.three(line.ours.value) if line.ours.known else "–",
+                "interval": f"{trainings.three(line.ours.low)} to {trainings.three(line.ours.high)}"
                 if line.ours.certain
                 else "–",
                 "seeds": line.ours.number or (1 if line.ours.known else 0),

@@ -27,6 +27,8 @@ from experiments.report.blocks import (
     Prose,
     Section,
     Table,
+    filled,
+    section,
     slug,
 )
 from experiments.report.colours import Look
@@ -187,13 +189,13 @@ def page(frames: Frames) -> Page:
     best = pd.concat([case.runs for case in cases]) if cases else runs.iloc[:0]
     parts = [
         Section("The answer", blocks),
-        _section("Beside the paper", [_table_of_ratios(cases), _forest(cases)]),
-        _section("Against depth", [_depths(cases)]),
-        _section(
+        section("Beside the paper", [_table_of_ratios(cases), _forest(cases)]),
+        section("Against depth", [_depths(cases)]),
+        section(
             "On the way",
             [_courses(frames, best, cases, looks), _solves(frames, best, looks)],
         ),
-        _section("The networks", [_networks(case, looks) for case in cases]),
+        section("The networks", [_networks(case, looks) for case in cases]),
         trainings.failures(frames),
         measured(frames, [*_definitions(cases), *trainings.definitions()]),
     ]
@@ -208,11 +210,6 @@ def page(frames: Frames) -> Page:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 # The loss that all reach ------------------------------------------------------------------------
@@ -335,7 +332,7 @@ def _table_of_ratios(cases: Sequence[Case]) -> Table | None:
                 "above": row.above,
                 "below": row.below,
                 "ours": words.digits(row.ours.value),
-                "interval": _interval(row.ours),
+                "interval": row.ours.interval(),
                 "paper": row.paper,
                 "aim": "–" if math.isnan(row.aim) else f"≤\u00a0{row.aim:g}",
                 "so": {True: "reached", False: "missed", None: "–"}[row.reached],
@@ -366,11 +363,6 @@ def _table_of_ratios(cases: Sequence[Case]) -> Table | None:
         " fastest. Rows marked with ○ missed it."
     )
     return Table("ratios", "Equilibrium over layers", text, columns, frame)
-
-
-def _interval(found: Estimate) -> str:
-    ends = [words.digits(found.low), words.digits(found.high)] if found.certain else []
-    return "\u00a0to\u00a0".join(ends) if len(set(ends)) > 1 else "–"
 
 
 def _forest(cases: Sequence[Case]) -> Figure | None:
@@ -660,7 +652,7 @@ def _networks(case: Case, looks: Mapping[str, Look]) -> Table:
         Column("peak_bytes", "most in a step", "bytes"),
         Column("seeds", "seeds", "count"),
     ]
-    columns = [c for c in columns if c.kind in ("series", "text") or frame[c.key].notna().any()]
+    columns = filled(columns, frame)
     text = Markup(
         "All that was trained. Means over the seeds; rest the pointer on a number for its interval."
     )

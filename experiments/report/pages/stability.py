@@ -24,6 +24,7 @@ from experiments.report.blocks import (
     Section,
     Spec,
     Table,
+    section,
 )
 from experiments.report.colours import SOLVERS, Look, looks
 from experiments.report.curves import Axis, Panel
@@ -132,9 +133,9 @@ def page(frames: Frames) -> Page:
         blocks.append(Prose([trainings.missing_runs("come to its end", STUDY)]))
     parts = [
         Section("The answer", blocks),
-        _section("Over training", [_over_training(found), _table(found)]),
-        _section("Broyden's residual", [_residuals(ages)]),
-        _section("The same weights", [_oscillation(probes)]),
+        section("Over training", [_over_training(found), _table(found)]),
+        section("Broyden's residual", [_residuals(ages)]),
+        section("The same weights", [_oscillation(probes)]),
         trainings.failures(frames),
         sections.measured(
             replace(frames, points=frames.points.iloc[:0]),
@@ -152,11 +153,6 @@ def page(frames: Frames) -> Page:
         [part for part in parts if part is not None],
         {"traces": traces, "runs": frames.runs},
     )
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 def _shallow(config: Mapping[str, Any]) -> int:

@@ -18,6 +18,8 @@ from experiments.report.blocks import (
     Prose,
     Section,
     Table,
+    filled,
+    section,
     slug,
 )
 from experiments.report.colours import Look
@@ -55,9 +57,9 @@ def page(frames: Frames) -> Page:
         )
     parts = [
         Section("The answer", blocks),
-        _section("Loss", [_losses(frames, done, looks), _scores(frames, done, looks)]),
-        _section("The solves", [_solves(frames, done, looks)]),
-        _section("The numbers", [_table(str(name), rows, looks) for name, rows in cases]),
+        section("Loss", [_losses(frames, done, looks), _scores(frames, done, looks)]),
+        section("The solves", [_solves(frames, done, looks)]),
+        section("The numbers", [_table(str(name), rows, looks) for name, rows in cases]),
         trainings.failures(frames),
         measured(frames, trainings.definitions()),
     ]
@@ -67,11 +69,6 @@ def page(frames: Frames) -> Page:
         [part for part in parts if part is not None],
         {"trainings": runs.drop(columns="config"), "runs": frames.runs},
     )
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 def _score(rows: pd.DataFrame) -> str:
@@ -228,7 +225,7 @@ def _table(name: str, rows: pd.DataFrame, looks: Mapping[str, Look]) -> Table:
         Column("peak_bytes", "most in a step", "bytes"),
         Column("seeds", "seeds", "count"),
     ]
-    columns = [c for c in columns if c.kind == "series" or frame[c.key].notna().any()]
+    columns = filled(columns, frame)
     text = Markup(
         "Means over the seeds; rest the pointer on a number for its interval, on a row for its"
         " runs."

@@ -22,6 +22,7 @@ from experiments.report.blocks import (
     Section,
     Spec,
     Table,
+    section,
 )
 from experiments.report.colours import Look
 from experiments.report.curves import Axis, Panel
@@ -135,8 +136,8 @@ def page(frames: Frames) -> Page:
         blocks.append(Prose([_cifar()]))
     parts = [
         Section("The answer", blocks),
-        _section("Accuracy and what it takes", [_numbers(found), _table(found)]),
-        _section("On the way", [_curves(found), _evaluations(found)]),
+        section("Accuracy and what it takes", [_numbers(found), _table(found)]),
+        section("On the way", [_curves(found), _evaluations(found)]),
         trainings.failures(frames),
         sections.measured(
             replace(frames, points=frames.points.iloc[:0]),
@@ -150,11 +151,6 @@ def page(frames: Frames) -> Page:
         [part for part in parts if part is not None],
         {"points": points.drop(columns="config", errors="ignore"), "runs": frames.runs},
     )
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 def _arm(config: Mapping[str, Any]) -> str:

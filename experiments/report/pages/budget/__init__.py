@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from markupsafe import Markup
 
 from experiments.report import sections, trainings
-from experiments.report.blocks import Block, Cards, Prose, Section
+from experiments.report.blocks import (
+    Block,
+    Cards,
+    Prose,
+    Section,
+    section,
+)
 from experiments.report.frames import Frames
 from experiments.report.pages.budget import figures, tables
 from experiments.report.pages.budget.answers import cards
@@ -30,11 +35,11 @@ def page(frames: Frames) -> Page:
         blocks.append(Prose([trainings.missing_runs("come to its end", STUDY)]))
     parts = [
         Section("The answer", blocks),
-        _section("Loss against its cost", [figures.trajectories(found)]),
-        _section("What a loss costs", [figures.costs(found), tables.levels(found)]),
-        _section("Memory", [figures.memory(found)]),
-        _section("The budget at test time", [figures.at_test_time(found)]),
-        _section("The trainings", [figures.spent(found), tables.results(found)]),
+        section("Loss against its cost", [figures.trajectories(found)]),
+        section("What a loss costs", [figures.costs(found), tables.levels(found)]),
+        section("Memory", [figures.memory(found)]),
+        section("The budget at test time", [figures.at_test_time(found)]),
+        section("The trainings", [figures.spent(found), tables.results(found)]),
         trainings.failures(frames),
         sections.measured(
             replace(frames, points=frames.points.iloc[:0]),
@@ -49,11 +54,6 @@ def page(frames: Frames) -> Page:
         [part for part in parts if part is not None],
         {**curves, "runs": frames.runs},
     )
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> Section | None:
-    there = [block for block in blocks if block is not None]
-    return Section(title, there) if there else None
 
 
 def _definitions() -> list[Markup]:
